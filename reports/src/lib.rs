@@ -1,0 +1,1 @@
+//! Tables, Parquet, charts and exports made from record rows.

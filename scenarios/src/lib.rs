@@ -1,0 +1,1 @@
+//! What-if files: schema, defaults, diagnostics, price catalog, traces.
