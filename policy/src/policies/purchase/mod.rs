@@ -1,8 +1,42 @@
 //! Purchase: which pools of a group hold the instances that scaling asks for.
 
+mod on_demand;
+
 use super::Reason;
 use crate::model::{CapacityType, PoolId};
-use crate::units::{Instant, UsdPerHour};
+use crate::units::{Instant, Ratio, UsdPerHour};
+
+/// Which rule decides which pools of a group hold its instances.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Purchase {
+    /// No spot: the cheapest on-demand pool first.
+    OnDemandOnly,
+    /// A fixed share on spot, evenly over its pools, as an AWS Auto Scaling group with mixed instances.
+    SpotShare {
+        /// Share of the instances above the base that is bought on spot.
+        share: Ratio,
+        /// Instances that are on-demand (or reserved) first.
+        on_demand_base: u32,
+    },
+    /// Spot with a surplus, and on-demand while spot is not ready (SpotHedge of SkyServe, EuroSys 2025).
+    SpotHedge {
+        /// Spot instances beyond the target.
+        overprovision: u32,
+        /// Whether on-demand stands in for spot that is not ready.
+        dynamic_fallback: bool,
+        /// Instances that are always on-demand (or reserved).
+        on_demand_base: u32,
+    },
+    /// Pools in the order of the scenario, each up to its limit, whatever their capacity type.
+    PoolOrder,
+}
+
+impl Purchase {
+    /// The policy that splits one group's target.
+    pub fn build(&self) -> Box<dyn PurchasePolicy> {
+        Box::new(on_demand::Temporary)
+    }
+}
 
 /// One pool of the group as the purchase policy sees it. External pools are not shown.
 #[derive(Clone, Copy, Debug, PartialEq)]

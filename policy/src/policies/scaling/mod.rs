@@ -1,7 +1,70 @@
 //! Scaling: how many instances a group should hold.
 
+mod behavior;
+mod fixed;
+mod hpa;
+mod keda;
+mod sky_serve;
+mod target_tracking;
+
+pub use behavior::{HpaBehavior, HpaChange, HpaPolicy, HpaRules, HpaSelect};
+pub use fixed::{Schedule, ScheduleStep};
+pub use hpa::{Hpa, HpaMetric};
+pub use keda::Keda;
+pub use sky_serve::{ReplicaRate, SkyServe};
+pub use target_tracking::{BacklogTarget, TargetTracking};
+
 use super::Reason;
 use crate::units::{Duration, Instant};
+
+/// Which rule decides how many instances a group should hold, with its parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scaling {
+    /// The initial count, always.
+    Static,
+    /// Counts at given times.
+    Schedule(Schedule),
+    /// AWS target tracking on the backlog per instance.
+    TargetTracking(TargetTracking),
+    /// Kubernetes Horizontal Pod Autoscaler v2.
+    Hpa(Hpa),
+    /// KEDA on the length of a queue.
+    Keda(Keda),
+    /// SkyServe on the request rate.
+    SkyServe(SkyServe),
+}
+
+/// What a scaling policy knows of its group before the run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GroupContext {
+    /// Instances ready when the run starts, over the group's pools.
+    pub count_initial: u32,
+    /// Sum of the pools' minima.
+    pub count_min: u32,
+    /// Sum of the pools' maxima.
+    pub count_max: u32,
+    /// Expected time of one job on one slot.
+    pub service_expected: Duration,
+    /// Jobs one instance runs at once (the scarcest slot kind of the group).
+    pub slots_per_instance: f64,
+    /// Expected time from launch to ready of the group's slowest pool.
+    pub startup_expected: Duration,
+}
+
+impl Scaling {
+    /// The policy that decides for one group.
+    pub fn build(&self, context: &GroupContext) -> Box<dyn ScalingPolicy> {
+        match self {
+            Self::Schedule(schedule) => Box::new(fixed::SchedulePolicy::new(schedule, context)),
+            _ => Box::new(fixed::StaticPolicy::new(context)),
+        }
+    }
+}
+
+/// The count nearest above `exact`; NaN and negatives become 0, too large saturates.
+fn count_above(exact: f64) -> u32 {
+    exact.ceil() as u32
+}
 
 /// What a scaling policy sees of its group at a tick.
 ///

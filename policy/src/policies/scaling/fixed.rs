@@ -1,0 +1,139 @@
+//! Scaling that looks at the clock only: a fixed count, and counts at given times.
+
+use super::{GroupContext, Observation, ScalingPolicy, Target};
+use crate::policies::Reason;
+use crate::units::{Duration, Instant};
+
+/// Time between two ticks of policies that only read the clock; short against any start-up time.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// A count from a time on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScheduleStep {
+    /// When the instances should be ready, from the start of the run, or of each repetition.
+    pub at: Duration,
+    /// Instances from then on.
+    pub instances: u32,
+}
+
+/// Counts at given times; before the first step the initial count holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// In any order; of two steps at one time the later in the list counts.
+    pub steps: Vec<ScheduleStep>,
+    /// How long before a rise instances are launched; `None` is the group's expected start-up time.
+    pub lead: Option<Duration>,
+    /// Length after which the steps start over, e.g. a day; `None` is never.
+    pub repeat: Option<Duration>,
+}
+
+impl Schedule {
+    /// No steps, launched one expected start-up time early, once.
+    pub fn default_params() -> Self {
+        Self { steps: Vec::new(), lead: None, repeat: None }
+    }
+}
+
+/// Keeps the initial count.
+pub(super) struct StaticPolicy {
+    instances: u32,
+}
+
+impl StaticPolicy {
+    pub(super) fn new(context: &GroupContext) -> Self {
+        Self { instances: context.count_initial }
+    }
+}
+
+impl ScalingPolicy for StaticPolicy {
+    fn period(&self) -> Duration {
+        PERIOD
+    }
+
+    fn decide(&mut self, _now: Instant, _seen: &Observation) -> Target {
+        let text = format!("the count is fixed at {}", self.instances);
+        Target { instances: self.instances, reason: Reason::new("static", text) }
+    }
+}
+
+/// Follows a [`Schedule`].
+pub(super) struct SchedulePolicy {
+    steps: Vec<ScheduleStep>,
+    lead: Option<Duration>,
+    repeat: Option<Duration>,
+    count_initial: u32,
+}
+
+impl SchedulePolicy {
+    pub(super) fn new(schedule: &Schedule, context: &GroupContext) -> Self {
+        let mut steps = schedule.steps.clone();
+        steps.sort_by_key(|step| step.at); // stable: of two steps at one time the later in the list comes last
+        let repeat = schedule.repeat.filter(|every| *every > Duration::ZERO);
+        if let Some(every) = repeat {
+            steps.retain(|step| step.at < every);
+        }
+        Self { steps, lead: schedule.lead, repeat, count_initial: context.count_initial }
+    }
+
+    /// The count in force at `at`.
+    fn count_at(&self, at: Instant) -> u32 {
+        let (round, offset) = self.offset(at);
+        let in_force = self.steps.iter().rev().find(|step| step.at <= offset);
+        match (in_force, round) {
+            (Some(step), _) => step.instances,
+            (None, 0) => self.count_initial,
+            (None, _) => self.steps.last().map_or(self.count_initial, |step| step.instances),
+        }
+    }
+
+    /// The highest count in force at any time of `[from, until)`.
+    fn count_highest(&self, from: Instant, until: Instant) -> u32 {
+        let mut highest = self.count_at(from);
+        let (round, offset) = self.offset(from);
+        let span = until.since(from);
+        let start = Instant::START + offset;
+        for step in &self.steps {
+            // A step of this repetition, or of the next one: further ones hold the same counts again.
+            let here = Instant::START + step.at;
+            let ahead = if here > start { here.since(start) } else { self.until_next_round(step.at, offset) };
+            if ahead > Duration::ZERO && ahead < span {
+                highest = highest.max(step.instances);
+            }
+        }
+        debug_assert!(round == 0 || self.repeat.is_some(), "only a repeated schedule has rounds");
+        highest
+    }
+
+    /// Time from `offset` into one repetition until `at` of the next; never comes without repetition.
+    fn until_next_round(&self, at: Duration, offset: Duration) -> Duration {
+        self.repeat.map_or(Duration::MAX, |every| every - offset + at)
+    }
+
+    /// Which repetition `at` is in, and how far into it.
+    fn offset(&self, at: Instant) -> (u64, Duration) {
+        match self.repeat {
+            None => (0, at.since(Instant::START)),
+            Some(every) => {
+                let (nanos, every) = (at.as_nanos(), every.as_nanos());
+                (nanos / every, Duration::from_nanos(nanos % every))
+            }
+        }
+    }
+}
+
+impl ScalingPolicy for SchedulePolicy {
+    fn period(&self) -> Duration {
+        PERIOD
+    }
+
+    /// Rises count one lead early (and one period, since the next tick may be too late); falls count at their time.
+    fn decide(&mut self, now: Instant, seen: &Observation) -> Target {
+        let lead = self.lead.unwrap_or(seen.startup_expected);
+        let instances = self.count_highest(now, now + lead + PERIOD);
+        let text = format!(
+            "the schedule asks for {} now and at most {instances} within the lead of {lead}",
+            self.count_at(now)
+        );
+        Target { instances, reason: Reason::new("schedule", text) }
+    }
+}
