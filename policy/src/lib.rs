@@ -4,6 +4,9 @@
 //! named seeded stream. `units` imports nothing, `model` imports `units`, everything else imports those two;
 //! `records` and `ledger` never import `dispatch`.
 
-pub mod units;
+pub mod dispatch;
+pub mod ledger;
 pub mod model;
 pub mod policies;
+pub mod records;
+pub mod units;

@@ -94,6 +94,9 @@ pub enum SystemError {
     /// Pool limits contradict each other.
     #[error("pool `{pool}`: instance counts must satisfy min {min} <= initial {initial} <= max {max}")]
     Counts { pool: String, min: u32, initial: u32, max: u32 },
+    /// Queues are regional and no region has everything.
+    #[error("no region has pools of every class that stages use; add pools, or route with kind = \"global\"")]
+    NoServingRegion,
     /// Nothing could ever be ready.
     #[error("stage `{stage}` can never run: every pool of class `{pool_class}` has a maximum of 0 instances")]
     NoCapacity { stage: String, pool_class: String },

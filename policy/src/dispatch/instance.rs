@@ -1,0 +1,224 @@
+//! Instances and the pools that hold them.
+
+use super::free::FreeSet;
+use super::job::NONE;
+use crate::model::{GroupId, InstanceId, PoolId, SLOT_KINDS_MAX};
+use crate::policies::Packing;
+use crate::records::InstanceEnd;
+use crate::units::{Instant, UsdPerHour};
+
+/// The life of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceState {
+    /// The id is free.
+    Free,
+    /// Asked for.
+    Requested,
+    /// Running, pulling its image and loading its models.
+    Loading,
+    /// Taking jobs.
+    Ready,
+    /// Finishing its last jobs: given back, or under an interruption notice.
+    Draining,
+    /// Termination was asked for.
+    Terminating,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Instance {
+    pub(super) pool: PoolId,
+    pub(super) state: InstanceState,
+    pub(super) seat: u32,
+    pub(super) requested: Instant,
+    pub(super) booted: Option<Instant>,
+    pub(super) ready: Option<Instant>,
+    /// First job that runs on it; the others follow through the jobs' links.
+    pub(super) first_job: u32,
+    pub(super) busy: [u16; SLOT_KINDS_MAX],
+    pub(super) busy_ns: u64,
+    /// Why it will end, once it drains or terminates.
+    pub(super) end: InstanceEnd,
+}
+
+impl Instance {
+    pub(super) fn busy_total(&self) -> u32 {
+        self.busy.iter().map(|busy| u32::from(*busy)).sum()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Instances {
+    slots: Vec<Instance>,
+    free: Vec<u32>,
+}
+
+impl Instances {
+    pub(super) fn insert(&mut self, pool: PoolId, seat: u32, now: Instant) -> InstanceId {
+        let instance = Instance {
+            pool,
+            state: InstanceState::Requested,
+            seat,
+            requested: now,
+            booted: None,
+            ready: None,
+            first_job: NONE,
+            busy: [0; SLOT_KINDS_MAX],
+            busy_ns: 0,
+            end: InstanceEnd::Released,
+        };
+        if let Some(slot) = self.free.pop() {
+            self.slots[slot as usize] = instance;
+            return InstanceId(slot);
+        }
+        self.slots.push(instance);
+        InstanceId((self.slots.len() - 1) as u32)
+    }
+
+    pub(super) fn remove(&mut self, id: InstanceId) {
+        self.slots[id.index()].state = InstanceState::Free;
+        self.free.push(id.0);
+    }
+
+    pub(super) fn state(&self, id: InstanceId) -> InstanceState {
+        self.slots.get(id.index()).map_or(InstanceState::Free, |instance| instance.state)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
+        let live = |(_, instance): &(usize, &Instance)| instance.state != InstanceState::Free;
+        self.slots.iter().enumerate().filter(live).map(|(slot, instance)| (InstanceId(slot as u32), instance))
+    }
+}
+
+impl std::ops::Index<InstanceId> for Instances {
+    type Output = Instance;
+    #[inline(always)]
+    fn index(&self, id: InstanceId) -> &Instance {
+        &self.slots[id.index()]
+    }
+}
+
+impl std::ops::IndexMut<InstanceId> for Instances {
+    #[inline(always)]
+    fn index_mut(&mut self, id: InstanceId) -> &mut Instance {
+        &mut self.slots[id.index()]
+    }
+}
+
+/// One pool at work.
+#[derive(Debug)]
+pub(super) struct PoolState {
+    pub(super) group: GroupId,
+    pub(super) slots: [u16; SLOT_KINDS_MAX],
+    pub(super) price: UsdPerHour,
+    /// By kind and then by free slots − 1: seats of ready instances with that many free slots.
+    free: [Vec<FreeSet>; SLOT_KINDS_MAX],
+    /// Free slots of ready instances, by kind.
+    pub(super) free_slots: [u32; SLOT_KINDS_MAX],
+    /// Seats without an instance.
+    vacant: FreeSet,
+    pub(super) seated: Vec<InstanceId>,
+    pub(super) starting: u32,
+    pub(super) ready: u32,
+    pub(super) draining: u32,
+    /// Calls in progress, for external pools.
+    pub(super) external_running: u32,
+}
+
+impl PoolState {
+    pub(super) fn new(group: GroupId, slots: [u16; SLOT_KINDS_MAX], price: UsdPerHour) -> Self {
+        Self {
+            group,
+            slots,
+            price,
+            free: slots.map(|count| vec![FreeSet::default(); count as usize]),
+            free_slots: [0; SLOT_KINDS_MAX],
+            vacant: FreeSet::default(),
+            seated: Vec::new(),
+            starting: 0,
+            ready: 0,
+            draining: 0,
+            external_running: 0,
+        }
+    }
+
+    /// The lowest vacant seat.
+    pub(super) fn take_seat(&mut self) -> u32 {
+        match self.vacant.first() {
+            Some(seat) => {
+                self.vacant.remove(seat);
+                seat
+            }
+            None => {
+                self.seated.push(InstanceId(NONE));
+                (self.seated.len() - 1) as u32
+            }
+        }
+    }
+
+    pub(super) fn leave_seat(&mut self, seat: u32) {
+        self.seated[seat as usize] = InstanceId(NONE);
+        self.vacant.insert(seat);
+    }
+
+    /// Lists a ready instance's slots as free.
+    pub(super) fn open(&mut self, instance: &Instance) {
+        for kind in 0..SLOT_KINDS_MAX {
+            let free = self.slots[kind] - instance.busy[kind];
+            self.free_slots[kind] += u32::from(free);
+            if free > 0 {
+                self.free[kind][free as usize - 1].insert(instance.seat);
+            }
+        }
+    }
+
+    /// Takes an instance's free slots off the list.
+    pub(super) fn close(&mut self, instance: &Instance) {
+        for kind in 0..SLOT_KINDS_MAX {
+            let free = self.slots[kind] - instance.busy[kind];
+            self.free_slots[kind] -= u32::from(free);
+            if free > 0 {
+                self.free[kind][free as usize - 1].remove(instance.seat);
+            }
+        }
+    }
+
+    /// The instance that takes the next job.
+    #[inline]
+    pub(super) fn choose(&self, kind: usize, packing: Packing) -> Option<InstanceId> {
+        if self.free_slots[kind] == 0 {
+            return None;
+        }
+        let seat = match packing {
+            Packing::Pack => self.free[kind].iter().find_map(FreeSet::first),
+            Packing::Spread => self.free[kind].iter().rev().find_map(FreeSet::first),
+        };
+        seat.map(|seat| self.seated[seat as usize])
+    }
+
+    /// Notes that one more slot of a ready instance is busy; `busy` is the count before.
+    #[inline]
+    pub(super) fn occupy(&mut self, seat: u32, kind: usize, busy: u16) {
+        let free = (self.slots[kind] - busy) as usize;
+        self.free[kind][free - 1].remove(seat);
+        if free > 1 {
+            self.free[kind][free - 2].insert(seat);
+        }
+        self.free_slots[kind] -= 1;
+    }
+
+    /// Notes that one slot of a ready instance is free again; `busy` is the count before.
+    #[inline]
+    pub(super) fn vacate(&mut self, seat: u32, kind: usize, busy: u16) {
+        let free = (self.slots[kind] - busy) as usize;
+        if free > 0 {
+            self.free[kind][free - 1].remove(seat);
+        }
+        self.free[kind][free].insert(seat);
+        self.free_slots[kind] += 1;
+    }
+
+    pub(super) fn is_listed(&self, seat: u32, kind: usize, free: u16) -> bool {
+        let level = |at: &FreeSet| at.contains(seat);
+        self.free[kind].iter().enumerate().all(|(at, set)| level(set) == (at + 1 == free as usize))
+    }
+}
