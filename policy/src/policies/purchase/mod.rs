@@ -1,6 +1,10 @@
 //! Purchase: which pools of a group hold the instances that scaling asks for.
 
+mod failures;
 mod on_demand;
+mod split;
+mod spot_hedge;
+mod spot_share;
 
 use super::Reason;
 use crate::model::{CapacityType, PoolId};
@@ -34,7 +38,16 @@ pub enum Purchase {
 impl Purchase {
     /// The policy that splits one group's target.
     pub fn build(&self) -> Box<dyn PurchasePolicy> {
-        Box::new(on_demand::Temporary)
+        match *self {
+            Self::OnDemandOnly => Box::new(on_demand::OnDemandPolicy::default()),
+            Self::SpotShare { share, on_demand_base } => {
+                Box::new(spot_share::SpotSharePolicy::new(share, on_demand_base))
+            }
+            Self::SpotHedge { overprovision, dynamic_fallback, on_demand_base } => {
+                Box::new(spot_hedge::SpotHedgePolicy::new(overprovision, dynamic_fallback, on_demand_base))
+            }
+            Self::PoolOrder => Box::new(on_demand::PoolOrderPolicy::default()),
+        }
     }
 }
 
@@ -88,4 +101,88 @@ pub trait PurchasePolicy: Send {
     ///
     /// Called at every scaling tick, and again when an instance was interrupted, lost, became ready or failed to launch.
     fn allocate(&mut self, now: Instant, target: u32, pools: &[PoolView]) -> Vec<PoolTarget>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::random::Stream;
+
+    /// An empty pool of at most 100 instances at `price` thousandths of a dollar per hour.
+    pub(super) fn pool(id: u16, capacity_type: CapacityType, price: i64) -> PoolView {
+        let price = UsdPerHour::from_nanos(price * 1_000_000);
+        PoolView {
+            pool: PoolId(id),
+            capacity_type,
+            price,
+            ready: 0,
+            starting: 0,
+            count_min: 0,
+            count_max: 100,
+        }
+    }
+
+    pub(super) fn holding(view: PoolView, ready: u32, starting: u32) -> PoolView {
+        PoolView { ready, starting, ..view }
+    }
+
+    pub(super) fn counts(targets: &[PoolTarget]) -> Vec<u32> {
+        targets.iter().map(|target| target.instances).collect()
+    }
+
+    /// Whatever happened before, every pool gets one target within its limits, with a reason; and the target is met
+    /// where the rule may use every pool and no pool is in backoff.
+    #[test]
+    fn random_histories_keep_every_pool_within_limits() {
+        let half = Ratio::new(0.5).unwrap();
+        let rules = [
+            Purchase::OnDemandOnly,
+            Purchase::SpotShare { share: half, on_demand_base: 3 },
+            Purchase::SpotHedge { overprovision: 2, dynamic_fallback: true, on_demand_base: 1 },
+            Purchase::PoolOrder,
+        ];
+        let types = [CapacityType::Spot, CapacityType::OnDemand, CapacityType::Reserved];
+        for (which, rule) in (0_u64..).zip(rules) {
+            let mut policy = rule.build();
+            for step in 0..3000_u64 {
+                let chance = Stream::new(7, which, "purchase").child(step);
+                let draw = |index, bound| chance.below(index, bound) as u32;
+                let now = Instant::from_nanos(step * 30_000_000_000);
+                let event_pool = PoolId(draw(0, 6) as u16);
+                match draw(1, 6) {
+                    0 => policy.on_event(now, PoolEvent::LaunchFailed(event_pool)),
+                    1 => policy.on_event(now, PoolEvent::Interrupted(event_pool)),
+                    2 => policy.on_event(now, PoolEvent::Launched(event_pool)),
+                    _ => {}
+                }
+                let view = |id: u64| {
+                    let child = chance.child(id);
+                    let count_max = child.below(0, 40) as u32;
+                    PoolView {
+                        ready: child.below(1, 20) as u32,
+                        starting: child.below(2, 20) as u32,
+                        count_min: child.below(3, u64::from(count_max) + 1) as u32 / 4,
+                        count_max,
+                        ..pool(id as u16, types[(id % 3) as usize], 300 + child.below(4, 900) as i64)
+                    }
+                };
+                let pools: Vec<PoolView> = (0..u64::from(draw(2, 7))).map(view).collect();
+                let target = draw(3, 120);
+                let targets = policy.allocate(now, target, &pools);
+                assert_eq!(targets.len(), pools.len());
+                for (given, view) in targets.iter().zip(&pools) {
+                    assert_eq!(given.pool, view.pool);
+                    let limits = view.count_min..=view.count_max;
+                    assert!(limits.contains(&given.instances), "{rule:?}: {given:?} of {view:?}");
+                    assert!(!given.reason.code.is_empty() && !given.reason.text.is_empty());
+                }
+                let backoff = targets.iter().any(|given| given.reason.code == "launch-backoff");
+                let room: u32 = pools.iter().map(|view| view.count_max).sum();
+                let given: u32 = counts(&targets).iter().sum();
+                if rule == Purchase::PoolOrder && !backoff {
+                    assert!(given >= target.min(room), "{given} of {target}: {targets:?}");
+                }
+            }
+        }
+    }
 }

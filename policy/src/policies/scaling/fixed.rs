@@ -137,3 +137,55 @@ impl ScalingPolicy for SchedulePolicy {
         Target { instances, reason: Reason::new("schedule", text) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{at, context, seen};
+    use super::*;
+
+    fn step(secs: u64, instances: u32) -> ScheduleStep {
+        ScheduleStep { at: Duration::from_secs(secs), instances }
+    }
+
+    fn check(schedule: &Schedule, expected: &[(u64, u32)]) {
+        let mut policy = SchedulePolicy::new(schedule, &context());
+        for (secs, instances) in expected {
+            assert_eq!(policy.decide(at(*secs), &seen(4)).instances, *instances, "at {secs} s");
+        }
+    }
+
+    #[test]
+    fn static_keeps_the_initial_count() {
+        let mut policy = StaticPolicy::new(&context());
+        assert_eq!(policy.decide(at(0), &seen(9)).instances, 4);
+        assert_eq!(policy.decide(at(9999), &Observation { waiting: 9999, ..seen(9) }).instances, 4);
+    }
+
+    #[test]
+    fn rises_come_one_start_up_early_and_falls_on_time() {
+        // Start-up takes 180 s; the tick at 820 s is the first whose reach (lead and one period) passes 1000 s.
+        let schedule = Schedule { steps: vec![step(2000, 5), step(1000, 20)], ..Schedule::default_params() };
+        check(&schedule, &[(0, 4), (810, 4), (820, 20), (1000, 20), (1990, 20), (2000, 5), (9999, 5)]);
+        check(&Schedule { lead: Some(Duration::ZERO), ..schedule }, &[(990, 4), (1000, 20)]);
+    }
+
+    #[test]
+    fn a_repeated_schedule_looks_into_its_next_round() {
+        let schedule = Schedule {
+            steps: vec![step(0, 2), step(100, 30), step(500, 3), step(5000, 99)],
+            repeat: Some(Duration::from_secs(1000)),
+            lead: None,
+        };
+        // The step past the end of the round never comes.
+        check(
+            &schedule,
+            &[(0, 30), (499, 30), (500, 3), (900, 3), (920, 30), (1099, 30), (1500, 3), (1920, 30)],
+        );
+    }
+
+    #[test]
+    fn an_empty_schedule_keeps_the_initial_count() {
+        check(&Schedule::default_params(), &[(0, 4), (86_400, 4)]);
+        check(&Schedule { repeat: Some(Duration::ZERO), ..Schedule::default_params() }, &[(7, 4)]);
+    }
+}

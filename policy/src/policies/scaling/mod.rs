@@ -55,8 +55,14 @@ impl Scaling {
     /// The policy that decides for one group.
     pub fn build(&self, context: &GroupContext) -> Box<dyn ScalingPolicy> {
         match self {
-            Self::Schedule(schedule) => Box::new(fixed::SchedulePolicy::new(schedule, context)),
-            _ => Box::new(fixed::StaticPolicy::new(context)),
+            Self::Static => Box::new(fixed::StaticPolicy::new(context)),
+            Self::Schedule(rule) => Box::new(fixed::SchedulePolicy::new(rule, context)),
+            Self::TargetTracking(rule) => {
+                Box::new(target_tracking::TargetTrackingPolicy::new(*rule, context))
+            }
+            Self::Hpa(rule) => Box::new(hpa::HpaScaler::new(rule.clone())),
+            Self::Keda(rule) => Box::new(keda::KedaPolicy::new(rule.clone())),
+            Self::SkyServe(rule) => Box::new(sky_serve::SkyServePolicy::new(*rule, context)),
         }
     }
 }
@@ -130,4 +136,85 @@ pub trait ScalingPolicy: Send {
 
     /// The target from now on; called once every [`ScalingPolicy::period`].
     fn decide(&mut self, now: Instant, seen: &Observation) -> Target;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn at(secs: u64) -> Instant {
+        Instant::START + Duration::from_secs(secs)
+    }
+
+    /// One slot per instance, 8 s per job, up to 1000 instances.
+    pub(super) fn context() -> GroupContext {
+        GroupContext {
+            count_initial: 4,
+            count_min: 0,
+            count_max: 1000,
+            service_expected: Duration::from_secs(8),
+            slots_per_instance: 1.0,
+            startup_expected: Duration::from_secs(180),
+        }
+    }
+
+    /// A quiet group with `count` instances, all ready.
+    pub(super) fn seen(count: u32) -> Observation {
+        let context = context();
+        Observation {
+            arrived: 0,
+            elapsed: Duration::from_secs(15),
+            waiting: 0,
+            waiting_age: Duration::ZERO,
+            running: 0,
+            service_mean: context.service_expected,
+            slots_per_instance: context.slots_per_instance,
+            ready: count,
+            starting: 0,
+            draining: 0,
+            count_min: context.count_min,
+            count_max: context.count_max,
+            target: count,
+            startup_expected: context.startup_expected,
+        }
+    }
+
+    /// Whatever is seen, a policy answers within the group's limits and gives a reason with text.
+    #[test]
+    fn every_policy_stays_within_limits_on_random_input() {
+        let rules = [
+            Scaling::Static,
+            Scaling::TargetTracking(TargetTracking::default_params()),
+            Scaling::Hpa(Hpa::default_params()),
+            Scaling::Keda(Keda::default_params()),
+            Scaling::SkyServe(SkyServe::default_params()),
+        ];
+        let chance = crate::units::random::Stream::new(11, 0, "scaling-limits");
+        for (which, rule) in (0_u64..).zip(&rules) {
+            let context = GroupContext { count_min: 2, count_max: 60, ..context() };
+            let (mut policy, mut now, mut target) = (rule.build(&context), Instant::START, 4);
+            assert!(policy.period() > Duration::ZERO);
+            for tick in 0..2000 {
+                let draw = |index, bound| chance.child(which).child(tick).below(index, bound) as u32;
+                let ready = draw(0, u64::from(target) + 1);
+                let input = Observation {
+                    arrived: u64::from(draw(1, 500)),
+                    elapsed: policy.period(),
+                    waiting: draw(2, 2) * draw(3, 5000),
+                    running: draw(4, u64::from(ready) + 1),
+                    ready,
+                    starting: target - ready,
+                    count_min: 2,
+                    count_max: 60,
+                    target,
+                    ..seen(target)
+                };
+                let answer = policy.decide(now, &input);
+                assert!((2..=60).contains(&answer.instances), "{rule:?}: {answer:?}");
+                assert!(!answer.reason.code.is_empty() && !answer.reason.text.is_empty());
+                target = answer.instances;
+                now += policy.period();
+            }
+        }
+    }
 }
