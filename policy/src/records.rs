@@ -1,6 +1,9 @@
 //! Record rows: what a run leaves behind. The same columns from a simulated and from a live day; where types end, the
 //! column's name carries the unit. Plain data: nothing here decides, and nothing imports `dispatch`.
 
+use crate::model::{InstanceId, PoolId};
+use crate::units::{Duration, Instant};
+
 /// How a job ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum JobOutcome {
@@ -211,4 +214,27 @@ pub struct ChargeRow {
     pub list_nanousd: i64,
     /// Price row: source and date.
     pub source: String,
+}
+
+/// The life of one instance, for the ledger.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InstanceLife {
+    /// Which instance.
+    pub instance: InstanceId,
+    /// Of which pool.
+    pub pool: PoolId,
+    /// When it was asked for.
+    pub requested: Instant,
+    /// When it ran, and so began to cost; `None` if it never did.
+    pub booted: Option<Instant>,
+    /// When it could take jobs; `None` if it never could.
+    pub ready: Option<Instant>,
+    /// When it was given back or taken.
+    pub ended: Instant,
+    /// Busy slot-time.
+    pub busy: Duration,
+    /// Slots it offered, all kinds.
+    pub slots: u16,
+    /// Why it ended.
+    pub end: InstanceEnd,
 }

@@ -3,11 +3,11 @@
 use super::group::TickCounts;
 use super::instance::InstanceState;
 use super::job::NONE;
-use super::{Dispatcher, InstanceLife, MINUTE, Output};
+use super::{Dispatcher, MINUTE, Output};
 use crate::model::{CapacityType, GroupId, InstanceId, PoolId, RegionId};
 use crate::policies::routing::RingLoad;
 use crate::policies::{Observation, PoolEvent, PoolView, Routing, RoutingTable};
-use crate::records::{DecisionRow, InstanceEnd, MinuteRow};
+use crate::records::{DecisionRow, InstanceEnd, InstanceLife, MinuteRow};
 use crate::units::{Duration, Instant};
 
 /// Part of the notice kept for handing a job back (policies.md B5: finish only if it ends 5 s before).

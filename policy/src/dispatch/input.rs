@@ -1,7 +1,7 @@
 //! What drivers tell the dispatcher, and what it tells them. Both enums are closed: a driver matches every variant.
 
 use crate::model::{ClassId, InstanceId, JobId, Lease, PoolId, QualityId, RegionId, StageId};
-use crate::records::{DecisionRow, InstanceEnd, JobOutcome, MinuteRow};
+use crate::records::{DecisionRow, InstanceLife, JobOutcome, MinuteRow};
 use crate::units::{Duration, Instant, UsdPerHour};
 
 /// Something happened in the world.
@@ -137,27 +137,4 @@ pub enum Output {
     Decided(Box<DecisionRow>),
     /// A minute of a group is over.
     Minute(Box<MinuteRow>),
-}
-
-/// The life of one instance, for the ledger.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct InstanceLife {
-    /// Which instance.
-    pub instance: InstanceId,
-    /// Of which pool.
-    pub pool: PoolId,
-    /// When it was asked for.
-    pub requested: Instant,
-    /// When it ran, and so began to cost; `None` if it never did.
-    pub booted: Option<Instant>,
-    /// When it could take jobs; `None` if it never could.
-    pub ready: Option<Instant>,
-    /// When it was given back or taken.
-    pub ended: Instant,
-    /// Busy slot-time.
-    pub busy: Duration,
-    /// Slots it offered, all kinds.
-    pub slots: u16,
-    /// Why it ended.
-    pub end: InstanceEnd,
 }

@@ -22,7 +22,7 @@ mod queue;
 mod timer;
 
 pub use check::Violation;
-pub use input::{CancelScope, Ended, Input, InstanceLife, Output, Rejection, StageResult, Started};
+pub use input::{CancelScope, Ended, Input, Output, Rejection, StageResult, Started};
 pub use instance::InstanceState;
 
 use crate::model::{

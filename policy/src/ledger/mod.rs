@@ -5,9 +5,8 @@ mod rate;
 
 pub use rate::{GIB, GIB_MONTH, Rate, chunks};
 
-use crate::dispatch::InstanceLife;
 use crate::model::{Billing, CapacityType, Pool};
-use crate::records::{ChargeCategory, ChargeRow, InstanceEnd};
+use crate::records::{ChargeCategory, ChargeRow, InstanceEnd, InstanceLife};
 use crate::units::{Duration, Instant, Usd, UsdPerHour};
 
 /// One instance's share of the bill.

@@ -3,6 +3,7 @@
 use crate::model::RegionId;
 use crate::units::Duration;
 
+mod moves;
 mod rings;
 
 pub use rings::{RingLoad, Rings, RoutingTable};

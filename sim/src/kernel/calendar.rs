@@ -1,0 +1,350 @@
+//! The calendar: pending events in order of (time, class, sequence).
+//!
+//! A calendar queue (R. Brown, CACM 31(10), 1988): days of equal, power-of-two length in a ring of buckets, far events
+//! waiting in their bucket for a later year. What differs from the original: the day at hand is a small binary heap, so
+//! that a day which turns out crowded costs a logarithm and never a scan, and the length of a day follows the measured
+//! rate of events.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Order of events at one instant, written here and nowhere else: capacity that falls free is free before anybody asks
+/// for it, news of the fleet comes before arrivals, and clients lose patience only after they could have been served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum EventClass {
+    /// Work that completes.
+    Completion = 0,
+    /// Instances that boot, become ready or vanish.
+    Fleet = 1,
+    /// Markets: shocks, availability.
+    Market = 2,
+    /// Jobs that arrive.
+    Arrival = 3,
+    /// The dispatcher's own timers.
+    Timer = 4,
+    /// Clients that give up.
+    Patience = 5,
+}
+
+const NONE: u32 = u32::MAX;
+const CLASS_SHIFT: u32 = 58;
+const BUCKETS_MIN: usize = 64;
+/// Pops between two looks at the length of a day.
+const TUNE_EVERY: u64 = 4096;
+/// Events per day to aim at.
+const EVENTS_PER_DAY: u64 = 2;
+
+#[derive(Clone, Copy)]
+struct Entry<P> {
+    at: u64,
+    /// Class in the upper bits, sequence below.
+    order: u64,
+    payload: P,
+}
+
+impl<P> PartialEq for Entry<P> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+impl<P> Eq for Entry<P> {}
+impl<P> PartialOrd for Entry<P> {
+    #[inline(always)]
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl<P> Ord for Entry<P> {
+    #[inline(always)]
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Node<P> {
+    entry: Entry<P>,
+    next: u32,
+}
+
+/// Pending events in order of (time, class, sequence).
+pub struct Calendar<P> {
+    today: BinaryHeap<Reverse<Entry<P>>>,
+    /// Number of the day at hand; its events, and none of a later day, are in `today`.
+    day: u64,
+    /// A day lasts 2^`shift` nanoseconds.
+    shift: u32,
+    heads: Vec<u32>,
+    nodes: Vec<Node<P>>,
+    vacant: u32,
+    /// Events in buckets.
+    later: usize,
+    sequence: u64,
+    pops: u64,
+    tuned_pops: u64,
+    tuned_at: u64,
+    /// Buckets looked at since the last tuning.
+    looked: u64,
+}
+
+impl<P: Copy> Default for Calendar<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P: Copy> Calendar<P> {
+    /// An empty calendar at time zero.
+    pub fn new() -> Self {
+        Self {
+            today: BinaryHeap::with_capacity(64),
+            day: 0,
+            shift: 20,
+            heads: vec![NONE; BUCKETS_MIN],
+            nodes: Vec::new(),
+            vacant: NONE,
+            later: 0,
+            sequence: 0,
+            pops: 0,
+            tuned_pops: 0,
+            tuned_at: 0,
+            looked: 0,
+        }
+    }
+
+    /// Pending events.
+    pub fn len(&self) -> usize {
+        self.today.len() + self.later
+    }
+
+    /// Whether nothing is pending.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds an event at `at` nanoseconds. Times before the last popped one are served next.
+    #[inline]
+    pub fn push(&mut self, at: u64, class: EventClass, payload: P) {
+        self.sequence += 1;
+        let entry = Entry { at, order: (class as u64) << CLASS_SHIFT | self.sequence, payload };
+        if at >> self.shift <= self.day {
+            self.today.push(Reverse(entry));
+            return;
+        }
+        self.file(entry);
+        if self.later > 2 * self.heads.len() {
+            self.rebuild();
+        }
+    }
+
+    /// Time and class of the next event.
+    #[inline]
+    pub fn peek(&mut self) -> Option<(u64, EventClass)> {
+        if self.today.is_empty() && !self.next_day() {
+            return None;
+        }
+        self.today.peek().map(|Reverse(entry)| (entry.at, class_of(entry.order)))
+    }
+
+    /// Takes the next event.
+    #[inline]
+    pub fn pop(&mut self) -> Option<(u64, P)> {
+        if self.today.is_empty() && !self.next_day() {
+            return None;
+        }
+        let Reverse(entry) = self.today.pop()?;
+        self.pops += 1;
+        if self.pops - self.tuned_pops >= TUNE_EVERY {
+            self.tune(entry.at);
+        }
+        Some((entry.at, entry.payload))
+    }
+
+    #[inline]
+    fn file(&mut self, entry: Entry<P>) {
+        let bucket = (entry.at >> self.shift) as usize & (self.heads.len() - 1);
+        let node = Node { entry, next: self.heads[bucket] };
+        let index = if self.vacant == NONE {
+            self.nodes.push(node);
+            (self.nodes.len() - 1) as u32
+        } else {
+            let index = self.vacant;
+            self.vacant = self.nodes[index as usize].next;
+            self.nodes[index as usize] = node;
+            index
+        };
+        self.heads[bucket] = index;
+        self.later += 1;
+    }
+
+    /// Moves on to the next day that has events; false when there is none.
+    #[inline]
+    fn next_day(&mut self) -> bool {
+        if self.later == 0 {
+            return false;
+        }
+        let mask = self.heads.len() - 1;
+        let mut empty = 0;
+        loop {
+            self.day += 1;
+            self.looked += 1;
+            let bucket = self.day as usize & mask;
+            if self.heads[bucket] != NONE && self.take_day(bucket) {
+                return true;
+            }
+            empty += 1;
+            if empty > mask {
+                // A whole year without events: jump to the first day that has one.
+                let first = self.pending().map(|entry| entry.at >> self.shift).min();
+                self.day = first.expect("`later` counts the filed events") - 1;
+                empty = 0;
+            }
+        }
+    }
+
+    /// Moves the events of today out of `bucket`; false when all of them belong to later years.
+    #[inline]
+    fn take_day(&mut self, bucket: usize) -> bool {
+        let mut index = self.heads[bucket];
+        let mut kept = NONE;
+        let mut any = false;
+        while index != NONE {
+            let node = self.nodes[index as usize];
+            if node.entry.at >> self.shift == self.day {
+                self.today.push(Reverse(node.entry));
+                self.nodes[index as usize].next = self.vacant;
+                self.vacant = index;
+                self.later -= 1;
+                any = true;
+            } else {
+                self.nodes[index as usize].next = kept;
+                kept = index;
+            }
+            index = node.next;
+        }
+        self.heads[bucket] = kept;
+        any
+    }
+
+    fn pending(&self) -> impl Iterator<Item = &Entry<P>> {
+        self.heads.iter().flat_map(move |head| {
+            let node = |index: u32| (index != NONE).then(|| &self.nodes[index as usize]);
+            std::iter::successors(node(*head), move |last| node(last.next)).map(|node| &node.entry)
+        })
+    }
+
+    /// Chooses the length of a day anew when the measured rate has left the present one.
+    #[cold]
+    fn tune(&mut self, now: u64) {
+        let pops = self.pops - self.tuned_pops;
+        let elapsed = now.saturating_sub(self.tuned_at);
+        let wanted = shift_for(elapsed, pops);
+        let crowded = self.heads.len() > BUCKETS_MIN && self.later < self.heads.len() / 8;
+        self.tuned_pops = self.pops;
+        self.tuned_at = now;
+        let sparse = self.looked > 6 * pops;
+        self.looked = 0;
+        if wanted.abs_diff(self.shift) > 1 || sparse && wanted > self.shift || crowded {
+            self.shift = wanted;
+            self.rebuild();
+        }
+    }
+
+    #[cold]
+    fn rebuild(&mut self) {
+        let mut entries: Vec<Entry<P>> = self.pending().copied().collect();
+        let now = self.today.peek().map(|Reverse(entry)| entry.at);
+        entries.extend(self.today.drain().map(|Reverse(entry)| entry));
+        let buckets = entries.len().next_power_of_two().max(BUCKETS_MIN);
+        self.heads.clear();
+        self.heads.resize(buckets, NONE);
+        self.nodes.clear();
+        self.vacant = NONE;
+        self.later = 0;
+        let first = now.or_else(|| entries.iter().map(|entry| entry.at).min());
+        // Never behind the last event popped, whose time `tuned_at` bounds from below only; an early event is served next.
+        self.day = first.map_or(0, |at| at >> self.shift);
+        for entry in entries {
+            if entry.at >> self.shift <= self.day {
+                self.today.push(Reverse(entry));
+            } else {
+                self.file(entry);
+            }
+        }
+    }
+}
+
+/// Length of a day, as a power of two, that holds [`EVENTS_PER_DAY`] at this rate.
+fn shift_for(elapsed: u64, events: u64) -> u32 {
+    let day = (elapsed / events.max(1)).saturating_mul(EVENTS_PER_DAY).max(1);
+    (63 - day.leading_zeros()).clamp(4, 52)
+}
+
+#[inline(always)]
+fn class_of(order: u64) -> EventClass {
+    match order >> CLASS_SHIFT {
+        0 => EventClass::Completion,
+        1 => EventClass::Fleet,
+        2 => EventClass::Market,
+        3 => EventClass::Arrival,
+        4 => EventClass::Timer,
+        _ => EventClass::Patience,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policy::units::random::Stream;
+
+    #[test]
+    fn events_at_one_instant_come_by_class_then_sequence() {
+        let mut calendar = Calendar::new();
+        calendar.push(5, EventClass::Patience, 0);
+        calendar.push(5, EventClass::Completion, 1);
+        calendar.push(5, EventClass::Fleet, 2);
+        calendar.push(5, EventClass::Completion, 3);
+        calendar.push(4, EventClass::Timer, 4);
+        calendar.push(5, EventClass::Market, 5);
+        let order: Vec<i32> = std::iter::from_fn(|| calendar.pop()).map(|(_, payload)| payload).collect();
+        assert_eq!(order, [4, 1, 3, 2, 5, 0]);
+    }
+
+    /// Pushes and pops as a simulation does, beside a sorted reference.
+    fn agrees_with_reference(name: &str, gap: impl Fn(f64) -> u64) {
+        let stream = Stream::new(7, 0, name);
+        let mut calendar = Calendar::new();
+        let mut reference = std::collections::BTreeSet::new();
+        let (mut now, mut sequence) = (0, 0_u64);
+        for step in 0..60_000_u64 {
+            if stream.unit(step * 3) < 0.5 + 0.2 * f64::from(step < 30_000) || reference.is_empty() {
+                let at = now + gap(stream.unit(step * 3 + 1));
+                sequence += 1;
+                reference.insert((at, sequence));
+                calendar.push(at, EventClass::Completion, sequence);
+            } else {
+                let expected = reference.pop_first();
+                assert_eq!(calendar.peek().map(|next| next.0), expected.map(|e| e.0), "{name} step {step}");
+                let popped = calendar.pop();
+                assert_eq!(popped, expected, "{name} step {step}");
+                now = popped.map_or(now, |event| event.0);
+            }
+            assert_eq!(calendar.len(), reference.len());
+        }
+        while let Some(expected) = reference.pop_first() {
+            assert_eq!(calendar.pop(), Some(expected), "{name} at the end");
+        }
+        assert!(calendar.is_empty() && calendar.pop().is_none());
+    }
+
+    #[test]
+    fn order_holds_for_any_spacing() {
+        agrees_with_reference("even", |u| (u * 1e9) as u64);
+        agrees_with_reference("exponential", |u| (-u.ln() * 1e6) as u64);
+        agrees_with_reference("same instant", |_| 0);
+        agrees_with_reference("two scales", |u| if u < 0.9 { (u * 1e4) as u64 } else { (u * 3.6e12) as u64 });
+        agrees_with_reference("heavy tail", |u| (1e3 / (u * u * u)).min(1e15) as u64);
+        agrees_with_reference("far", |u| (1_u64 << 60) + (u * 1e12) as u64);
+    }
+}

@@ -1,0 +1,7 @@
+//! The event engine: the calendar, and blocks of draws. Knows nothing of jobs or fleets.
+
+pub mod calendar;
+pub mod draw;
+
+pub use calendar::{Calendar, EventClass};
+pub use draw::Sampler;
