@@ -20,7 +20,14 @@ pub enum TraceError {
     #[error("trace `{path}` has no column `{column}`; {remedy}")]
     MissingColumn { path: String, column: String, remedy: String },
     #[error("trace `{path}`, line {line}, column `{column}`: `{value}` is not {expected}; {remedy}")]
-    BadValue { path: String, line: u64, column: String, value: String, expected: &'static str, remedy: String },
+    BadValue {
+        path: String,
+        line: u64,
+        column: String,
+        value: String,
+        expected: &'static str,
+        remedy: String,
+    },
     #[error("trace `{path}`, line {line}: {detail}")]
     Malformed { path: String, line: u64, detail: String },
     #[error(
@@ -28,7 +35,9 @@ pub enum TraceError {
          sort the file, or ask for the rows to be sorted"
     )]
     Unsorted { path: String, line: u64, value: String },
-    #[error("trace `{path}` is empty: it has a header at most and no rows; check that the right file was named")]
+    #[error(
+        "trace `{path}` is empty: it has a header at most and no rows; check that the right file was named"
+    )]
     Empty { path: String },
     #[error("trace `{path}` holds no request: all its counts are zero; check the count column")]
     NoRequests { path: String },
@@ -39,9 +48,13 @@ pub enum TraceError {
     TooManyRows { path: String, limit: u64 },
     #[error("trace `{path}` would need {bins} bins of {bin_s} s (limit {limit}); give a wider bin")]
     TooManyBins { path: String, bins: u64, bin_s: f64, limit: u64 },
-    #[error("trace `{path}`, line {line}: column `{column}` has more than {limit} distinct values; leave it out")]
+    #[error(
+        "trace `{path}`, line {line}: column `{column}` has more than {limit} distinct values; leave it out"
+    )]
     TooManyLabels { path: String, line: u64, column: String, limit: usize },
-    #[error("trace `{path}` has counts at a single time, so its bin width is unknown; give the width of its bins")]
+    #[error(
+        "trace `{path}` has counts at a single time, so its bin width is unknown; give the width of its bins"
+    )]
     BinUnknown { path: String },
     #[error(
         "trace `{path}`, line {line}: the row lies {offset_s} s after the first, which is no multiple of the \
@@ -56,7 +69,9 @@ pub enum TraceError {
         #[source]
         source: serde_json::Error,
     },
-    #[error("folder `{path}` holds no trace; name a trace file, or a folder with .csv, .csv.gz, .jsonl or .json files")]
+    #[error(
+        "folder `{path}` holds no trace; name a trace file, or a folder with .csv, .csv.gz, .jsonl or .json files"
+    )]
     EmptyFolder { path: String },
 }
 

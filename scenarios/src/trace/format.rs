@@ -55,7 +55,10 @@ const SIGNATURES: [(TraceFormat, &[&str]); 4] = [
     (TraceFormat::AlibabaGenai, &["gmt_create", "exec_time_seconds"]),
     (TraceFormat::AzureLlm, &["TIMESTAMP", "ContextTokens", "GeneratedTokens"]),
     (TraceFormat::ServegenClients, &["client_id", "window_start_s", "rate_rps", "pattern"]),
-    (TraceFormat::SpotPrices, &["timestamp_utc", "availability_zone", "instance_type", "spot_price_usd_per_hour"]),
+    (
+        TraceFormat::SpotPrices,
+        &["timestamp_utc", "availability_zone", "instance_type", "spot_price_usd_per_hour"],
+    ),
 ];
 
 impl TraceFormat {
@@ -90,10 +93,14 @@ mod tests {
 
     #[test]
     fn content_tells_the_format() {
-        let check = |head: &str, expected| assert_eq!(TraceFormat::detect(head.as_bytes()), expected, "{head}");
+        let check =
+            |head: &str, expected| assert_eq!(TraceFormat::detect(head.as_bytes()), expected, "{head}");
         check("gmt_create,predict_type,exec_time_seconds\n", Some(TraceFormat::AlibabaGenai));
         check("TIMESTAMP,ContextTokens,GeneratedTokens\r\n", Some(TraceFormat::AzureLlm));
-        check("client_id,window_start_s,rate_rps,cv,pattern,param1,param2\n", Some(TraceFormat::ServegenClients));
+        check(
+            "client_id,window_start_s,rate_rps,cv,pattern,param1,param2\n",
+            Some(TraceFormat::ServegenClients),
+        );
         check("\u{feff}period,count\n", Some(TraceFormat::WorldCup));
         check("\"timestamp\",\"value\"\n", Some(TraceFormat::NabCounts));
         check("{\"metadata\": {\"gap_seconds\": 195}, \"data\": [", Some(TraceFormat::SpotAvailability));

@@ -35,7 +35,10 @@ pub(super) fn missing_column(path: &str, header: &[&str], column: &str) -> Trace
     let nearest = header.iter().map(|c| (like(c), c)).max_by(|a, b| a.0.total_cmp(&b.0));
     let remedy = match nearest {
         Some((likeness, nearest)) if likeness >= LIKENESS_MIN => format!("did you mean `{nearest}`?"),
-        _ => format!("its columns are {}", header.iter().map(|c| format!("`{c}`")).collect::<Vec<_>>().join(", ")),
+        _ => format!(
+            "its columns are {}",
+            header.iter().map(|c| format!("`{c}`")).collect::<Vec<_>>().join(", ")
+        ),
     };
     TraceError::MissingColumn { path: path.to_owned(), column: column.to_owned(), remedy }
 }
@@ -46,7 +49,8 @@ mod tests {
 
     #[test]
     fn missing_column_offers_the_nearest() {
-        let message = |column| find_column("a.csv", &["timestamp", "tokens"], column).unwrap_err().to_string();
+        let message =
+            |column| find_column("a.csv", &["timestamp", "tokens"], column).unwrap_err().to_string();
         assert_eq!(message("timestmp"), "trace `a.csv` has no column `timestmp`; did you mean `timestamp`?");
         assert!(message("q").ends_with("its columns are `timestamp`, `tokens`"));
         assert_eq!(find_column("a.csv", &["a", "b"], "b").unwrap(), 1);

@@ -144,7 +144,12 @@ fn normal(random: &mut impl RandomSource) -> f64 {
 
 /// Draws how many of `trials` succeed, each with `probability` in `0..1`, by jumping from one success to
 /// the next: the work is the number of successes, not of trials.
-pub(super) fn binomial(trials: u64, probability: f64, law: Exponential, random: &mut impl RandomSource) -> u64 {
+pub(super) fn binomial(
+    trials: u64,
+    probability: f64,
+    law: Exponential,
+    random: &mut impl RandomSource,
+) -> u64 {
     let rate = -libm::log1p(-probability);
     if rate <= 0.0 {
         return 0;
