@@ -98,7 +98,8 @@ impl Flows {
         hot.into_iter().find_map(|from| self.move_out_of(from, load(from), rings, round_trip))
     }
 
-    /// The shortest move out of `from`, as seen by the users whose jobs move; among equals to the least loaded region.
+    /// The move out of `from` that adds least to the round trip of the users whose jobs move; among equals the one to
+    /// the least loaded region.
     fn move_out_of(
         &self,
         from: usize,
@@ -113,7 +114,8 @@ impl Flows {
             let is_near = to != from && round_trip(id(from), id(to)) <= radius;
             let next = if is_near { self.chunk(source, from, to, rings) } else { None }?;
             let to_load = self.load_of(to, self.regions[to].served_rps);
-            Some((round_trip(id(source), id(to)), to_load, next))
+            let trip = |served_by: usize| i128::from(round_trip(id(source), id(served_by)).as_nanos());
+            Some((trip(to) - trip(from), to_load, next))
         });
         possible.min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))).map(|(_, _, next)| next)
     }

@@ -187,7 +187,7 @@ mod tests {
     fn without_capacity_jobs_go_to_the_nearest_that_has_some() {
         let hot = region(5.0, 10.0);
         check(&[region(2.0, 0.0), hot], &[&[0.0, 1.0], &[0.0, 1.0]]);
-        // Beyond the first, hot region the rings pass its guests on as they do its own jobs.
+        // The rings pass a hot region's guests on as they do its own jobs, guests first where the detour is the same.
         let rows = shares(&[region(2.0, 0.0), hot, region(0.0, 1000.0)]);
         assert!(rows[0][0] == 0.0 && rows[0][2] > 0.9, "{rows:?}");
         // With no capacity anywhere everybody stays.
