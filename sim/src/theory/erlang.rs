@@ -5,8 +5,8 @@
 //! Impatient customers are in [`super::erlang_a`], limited room in [`super::finite_queue`].
 
 use super::{
-    SERVERS_LIMIT, Station, TheoryError, check_not_negative, check_positive, check_probability, check_servers,
-    check_stable,
+    SERVERS_LIMIT, Station, TheoryError, check_not_negative, check_positive, check_probability,
+    check_servers, check_stable,
 };
 
 /// Blocking probability `B(a, n)` of a station without a queue (M/G/n/n) offered `a` erlang.
@@ -193,9 +193,9 @@ mod tests {
 
     #[test]
     fn blocking_matches_published_tables() {
-        // Classic Erlang B traffic tables: 1 % grade of service.
+        // Erlang B traffic tables, 1 % grade of service; loads are printed to four digits.
         for (offered, servers, expected) in [(4.461, 10, 0.01), (12.03, 20, 0.01), (84.06, 100, 0.01)] {
-            near::check(erlang_b(offered, servers).unwrap(), expected, 5e-6);
+            near::check(erlang_b(offered, servers).unwrap(), expected, 3e-5);
         }
     }
 

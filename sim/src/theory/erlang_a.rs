@@ -107,13 +107,16 @@ impl QueueSums {
             queue += term * k;
         }
         let (mut k, mut term) = (peak, 1.0);
-        while k > 0.0 && term > 0.0 {
+        // The states below n weigh at most n times the first term here, which is the smallest on this side.
+        let negligible = NEGLIGIBLE / station.servers as f64;
+        while k > 0.0 && term > negligible * weight {
             term /= ratio(k);
             k -= 1.0;
             weight += term;
             queue += term * k;
         }
-        Self { first: term, weight, queue }
+        let first = if k > 0.0 { 0.0 } else { term };
+        Self { first, weight, queue }
     }
 }
 
@@ -169,6 +172,8 @@ mod tests {
         let queue = solve(1000.0, 8.0, 800, 3600.0);
         near::check(queue.abandon_probability(), 0.9, 1e-9);
         near::check(queue.wait_probability(), 1.0, 1e-12);
+        let largest = solve(1e6, 8.0, 7_000_000, 1e6);
+        near::check(largest.abandon_probability(), 0.125, 1e-9);
     }
 
     #[test]

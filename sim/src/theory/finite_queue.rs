@@ -110,7 +110,8 @@ impl QueueSums {
             weight += term;
             queue += term * k as f64;
             end = term;
-            if term == 0.0 {
+            if term < f64::MIN_POSITIVE {
+                end = 0.0; // so near 0 products stop shrinking
                 break;
             }
             term *= ratio;
@@ -132,11 +133,11 @@ mod tests {
 
     #[test]
     fn car_inspection_matches_the_textbook() {
-        // Gross et al. 2008, example 2.4: 1 car/min, 3 stalls of 6 min, 4 waiting places (K = 7):
-        // L_q = 3.09, W = 12.3 min, 30.3 cars turned away per hour.
+        // Gross et al. 2008, §2.5, the example of a car inspection: 1 car/min, 3 stalls of 6 min, 4 waiting places (K = 7):
+        // L_q = 3.09, L = 6.06, 30.3 cars turned away per hour.
         let queue = solve(1.0 / 60.0, 360.0, 3, 7);
         near::check(queue.queue_mean(), 3.09, 5e-3);
-        near::check(queue.sojourn_mean_s() / 60.0, 12.3, 0.05);
+        near::check(queue.accepted_rate_per_s() * queue.sojourn_mean_s(), 6.06, 5e-3);
         near::check(queue.blocking() * 60.0, 30.3, 0.05);
     }
 

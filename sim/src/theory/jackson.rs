@@ -204,7 +204,8 @@ mod tests {
         check(vec![vec![0.0, 1.5], vec![0.0, 0.0]], TheoryError::RoutingShare { node: 0, value: 1.5 });
         check(vec![vec![0.0, 0.0], vec![-0.5, 0.0]], TheoryError::RoutingShare { node: 1, value: -0.5 });
         check(vec![vec![0.0, 1.0], vec![1.0, 0.0]], TheoryError::Closed { node: 1 });
-        let error = JacksonNetwork::new(vec![node(20.0, 0.1, 1)], vec![vec![0.0]]).unwrap().solve().unwrap_err();
+        let error =
+            JacksonNetwork::new(vec![node(20.0, 0.1, 1)], vec![vec![0.0]]).unwrap().solve().unwrap_err();
         assert_eq!(error, TheoryError::Unstable { offered: 2.0, servers: 1 });
     }
 

@@ -36,7 +36,9 @@ pub enum TheoryError {
     TooLarge { name: &'static str, value: f64, limit: f64 },
     #[error("the station has no servers; give at least one")]
     NoServers,
-    #[error("{servers} servers cannot carry {offered} erlang: the queue grows for ever; give more than {offered}")]
+    #[error(
+        "{servers} servers cannot carry {offered} erlang: the queue grows for ever; give more than {offered}"
+    )]
     Unstable { offered: f64, servers: u64 },
     #[error("{places} places are fewer than the {servers} servers in them; give at least {servers}")]
     FewerPlacesThanServers { places: u64, servers: u64 },

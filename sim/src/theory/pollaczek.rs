@@ -48,7 +48,7 @@ pub fn mgc_wait_mean_s(station: Station, service_scv: f64) -> Result<f64, Theory
 }
 
 /// Mean wait of a G/G/n queue in seconds, approximate (Allen and Cunneen; A. O. Allen, *Probability,
-/// Statistics, and Queueing Theory*, 1990, §5.5): `E[W] ≈ E[W of M/M/n] (ca² + cs²)/2`.
+/// Statistics, and Queueing Theory*, 1990): `E[W] ≈ E[W of M/M/n] (ca² + cs²)/2`.
 ///
 /// Exact for M/M/n and M/G/1; good at high load, too high at low load with regular arrivals.
 ///
