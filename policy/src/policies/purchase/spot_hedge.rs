@@ -221,6 +221,11 @@ mod tests {
         assert_eq!(counts(&hedge(0).allocate(at(0), 7, &held))[..3], [2, 3, 2]);
         assert_eq!(counts(&hedge(0).allocate(at(0), 6, &held))[..3], [2, 2, 2]);
         assert_eq!(counts(&hedge(0).allocate(at(0), 4, &held))[..3], [2, 2, 0]);
+        // A zone that lately preempted goes before a dearer one.
+        let mut policy = hedge(0);
+        policy.allocate(at(0), 8, &held);
+        policy.on_event(at(1), PoolEvent::Interrupted(PoolId(0)));
+        assert_eq!(counts(&policy.allocate(at(1), 4, &held))[..3], [0, 2, 2]);
     }
 
     #[test]

@@ -89,18 +89,16 @@ impl SchedulePolicy {
     /// The highest count in force at any time of `[from, until)`.
     fn count_highest(&self, from: Instant, until: Instant) -> u32 {
         let mut highest = self.count_at(from);
-        let (round, offset) = self.offset(from);
+        let (_, offset) = self.offset(from);
         let span = until.since(from);
-        let start = Instant::START + offset;
         for step in &self.steps {
             // A step of this repetition, or of the next one: further ones hold the same counts again.
-            let here = Instant::START + step.at;
-            let ahead = if here > start { here.since(start) } else { self.until_next_round(step.at, offset) };
+            let is_ahead = step.at > offset;
+            let ahead = if is_ahead { step.at - offset } else { self.until_next_round(step.at, offset) };
             if ahead > Duration::ZERO && ahead < span {
                 highest = highest.max(step.instances);
             }
         }
-        debug_assert!(round == 0 || self.repeat.is_some(), "only a repeated schedule has rounds");
         highest
     }
 

@@ -163,9 +163,12 @@ mod tests {
 
     #[test]
     fn starting_pods_damp_a_rise() {
-        // 10 ready and fully busy at 50 % wants 20; 10 starting halve the ratio to exactly 1.
-        let busy = Observation { running: 10, starting: 10, target: 20, ..seen(10) };
-        assert_eq!(first(utilization(50.0), busy), (20, "hpa-keep"));
+        // 10 ready and fully busy at 50 % want 20; 9 starting bring the ratio to 52 % / 50 %, within tolerance.
+        let busy = Observation { running: 10, starting: 9, target: 19, ..seen(10) };
+        assert_eq!(first(utilization(50.0), busy), (19, "hpa-keep"));
+        // Seen as idle, 15 starting turn the direction: nothing moves.
+        let busy = Observation { running: 10, starting: 15, target: 25, ..seen(10) };
+        assert_eq!(first(utilization(50.0), busy), (25, "hpa-keep"));
         // With 5 starting the ratio is 66 % / 50 % = 1.32 over 15 pods.
         let busy = Observation { running: 10, starting: 5, target: 15, ..seen(10) };
         assert_eq!(first(utilization(50.0), busy), (20, "hpa-up"));
