@@ -14,16 +14,23 @@ const BATCHES: usize = 64;
 const BATCHES_MIN: usize = 8;
 
 /// Accumulates one run.
+///
+/// Sums are taken of the values less the first one, so that a spread far below the mean is not lost; no
+/// division per value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchMeans {
-    /// All values, for the mean and the spread of single values.
-    values: Moments,
+    count: u64,
+    /// The first value; what is summed is the distance from it.
+    origin: f64,
     /// Values in one full batch: a power of two.
     batch_size: u64,
     /// Sums of the full batches, oldest first; those from `full` on are unused.
     sums: [f64; BATCHES],
     full: usize,
+    /// Sum of squares over the full batches.
+    squares: f64,
     open_sum: f64,
+    open_squares: f64,
     open_count: u64,
 }
 
@@ -36,15 +43,29 @@ impl Default for BatchMeans {
 impl BatchMeans {
     /// Nothing recorded yet, batches of one value.
     pub fn new() -> Self {
-        let values = Moments::new();
-        Self { values, batch_size: 1, sums: [0.0; BATCHES], full: 0, open_sum: 0.0, open_count: 0 }
+        Self {
+            count: 0,
+            origin: 0.0,
+            batch_size: 1,
+            sums: [0.0; BATCHES],
+            full: 0,
+            squares: 0.0,
+            open_sum: 0.0,
+            open_squares: 0.0,
+            open_count: 0,
+        }
     }
 
     /// Takes the next value of the run in.
     #[inline]
     pub fn record(&mut self, value: f64) {
-        self.values.record(value);
-        self.open_sum += value;
+        if self.count == 0 {
+            self.origin = value;
+        }
+        let distance = value - self.origin;
+        self.count += 1;
+        self.open_sum += distance;
+        self.open_squares += distance * distance;
         self.open_count += 1;
         if self.open_count == self.batch_size {
             self.close_batch();
@@ -54,7 +75,8 @@ impl BatchMeans {
     fn close_batch(&mut self) {
         self.sums[self.full] = self.open_sum;
         self.full += 1;
-        (self.open_sum, self.open_count) = (0.0, 0);
+        self.squares += self.open_squares;
+        (self.open_sum, self.open_squares, self.open_count) = (0.0, 0.0, 0);
         if self.full == BATCHES {
             for i in 0..BATCHES / 2 {
                 self.sums[i] = self.sums[2 * i] + self.sums[2 * i + 1];
@@ -66,12 +88,24 @@ impl BatchMeans {
 
     /// How many values were recorded.
     pub fn count(&self) -> u64 {
-        self.values.count()
+        self.count
     }
 
     /// Mean of all values; `None` without values.
     pub fn mean(&self) -> Option<f64> {
-        self.values.mean()
+        (self.count > 0).then(|| self.origin + self.distance_mean())
+    }
+
+    /// Sample variance of single values; `None` with fewer than two.
+    pub fn variance(&self) -> Option<f64> {
+        let (count, mean) = (self.count as f64, self.distance_mean());
+        let squares = self.squares + self.open_squares - count * mean * mean;
+        (self.count > 1).then(|| squares.max(0.0) / (count - 1.0))
+    }
+
+    /// Mean distance from the first value.
+    fn distance_mean(&self) -> f64 {
+        (self.sums[..self.full].iter().sum::<f64>() + self.open_sum) / self.count as f64
     }
 
     /// Full batches: up to 63, at least 32 once 64 values were recorded.
@@ -86,7 +120,7 @@ impl BatchMeans {
 
     /// Means of the full batches, oldest first.
     pub fn means(&self) -> impl Iterator<Item = f64> + '_ {
-        self.sums[..self.full].iter().map(|sum| sum / self.batch_size as f64)
+        self.sums[..self.full].iter().map(|sum| self.origin + sum / self.batch_size as f64)
     }
 
     /// Standard error of [`Self::mean`]: deviation of the batch means over the root of their number.
@@ -107,7 +141,7 @@ impl BatchMeans {
     /// Far below [`Self::count`] where values resemble their neighbours.
     pub fn effective_sample_size(&self) -> Option<f64> {
         let error = self.standard_error()?;
-        let variance = self.values.variance()?;
+        let variance = self.variance()?;
         Some(if error > 0.0 { variance / (error * error) } else { self.count() as f64 })
     }
 
@@ -198,6 +232,16 @@ mod tests {
             batches.interval(confidence).unwrap_err().to_string(),
             "7 values are too few for batch means; give at least 8"
         );
+    }
+
+    #[test]
+    fn mean_and_spread_match_two_passes() {
+        let values: Vec<f64> = (0..1000).map(|i| 1e9 + libm::sin(f64::from(i))).collect();
+        let mut batches = BatchMeans::new();
+        values.iter().for_each(|value| batches.record(*value));
+        let expected: Moments = values.into_iter().collect();
+        assert!((batches.mean().unwrap() - expected.mean().unwrap()).abs() < 1e-6);
+        assert!((batches.variance().unwrap() / expected.variance().unwrap() - 1.0).abs() < 1e-6);
     }
 
     proptest! {

@@ -18,7 +18,7 @@ pub use histogram::Histogram;
 pub use interval::{Confidence, Interval};
 pub use moments::Moments;
 pub use reservoir::Reservoir;
-pub use select::{Goal, Selection};
+pub use select::{Goal, Promise, Selection};
 pub use warmup::{Truncation, moving_average, mser, mser5};
 
 /// A statistic that cannot be computed from what was given.
