@@ -3,3 +3,9 @@
 pub mod stats;
 pub mod theory;
 pub mod kernel;
+mod bill;
+pub mod inputs;
+pub mod models;
+pub mod outcome;
+pub mod replication;
+pub mod world;

@@ -1,0 +1,15 @@
+//! The world around the dispatcher: clients, arrivals, work on slots, storage, machines and their market.
+//!
+//! It answers the dispatcher's outputs with sampled delays. It never decides: no choice made here could be a policy's.
+
+pub mod arrivals;
+mod clients;
+mod fleet;
+mod pipeline;
+mod storage;
+
+pub(crate) use clients::{ReaskTable, Reasking};
+pub(crate) use fleet::{FleetWorld, LaunchPlan, warm_time};
+pub(crate) use pipeline::{Pipeline, WorkKind};
+pub(crate) use storage::StorageWorld;
+pub use storage::TierUse;

@@ -1,0 +1,201 @@
+//! The pipeline as the event loop needs it: steps with their draws, span marks, and what each job has done of them.
+
+use policy::units::random::Stream;
+use policy::units::{Bytes, Duration};
+use scenarios::scenario::{Edge, Operation, Scenario, StepKind};
+
+use crate::kernel::Sampler;
+
+/// What a step does, compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WorkKind {
+    Compute,
+    Wait,
+    /// `tier` in the scenario; `stat` in the transfer statistics.
+    Transfer { tier: u16, operation: Operation, stat: u16 },
+}
+
+/// One step, compiled.
+#[derive(Clone, Debug)]
+pub(crate) struct StepRow {
+    pub(crate) kind: WorkKind,
+    /// Which of the job's draws; the constant below when it has none.
+    pub(crate) draw: Option<u16>,
+    pub(crate) constant_ns: u64,
+    /// Added to a transfer: payload over the tier's rate.
+    pub(crate) payload_ns: u64,
+    pub(crate) size: Bytes,
+    /// Factor by pool on compute steps; empty is 1.
+    pub(crate) factor: Vec<f64>,
+    /// Spans that start (true) or end (false) with the step's start, and with its end.
+    pub(crate) at_start: Vec<(u16, bool)>,
+    pub(crate) at_end: Vec<(u16, bool)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct StageRow {
+    pub(crate) steps: Vec<StepRow>,
+    pub(crate) slowdown: Vec<f64>,
+    pub(crate) failure: f64,
+    pub(crate) checkpoint: Option<Duration>,
+}
+
+/// What a job has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) tag: u64,
+    /// Token of the lease under which work goes on; events of older leases are void.
+    pub(crate) token: u32,
+    pub(crate) stage: u16,
+    pub(crate) step: u16,
+    pub(crate) pool: u16,
+    /// Asked before: how often, for clients that ask again.
+    pub(crate) asked: u16,
+    /// Time factor of compute steps: speed, quality and interference.
+    pub(crate) factor: f32,
+    pub(crate) started: u64,
+    pub(crate) step_started: u64,
+    /// Nanoseconds of reference work that a checkpoint has saved of step `saved_step`.
+    pub(crate) saved_ns: u64,
+    pub(crate) saved_step: u16,
+    pub(crate) delivery: u16,
+    pub(crate) measured: bool,
+    /// Total time in compute steps.
+    pub(crate) compute_ns: u64,
+}
+
+/// An open or finished span of one job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SpanMark {
+    pub(crate) from: u64,
+    pub(crate) compute_before: u64,
+}
+
+impl SpanMark {
+    pub(crate) const NONE: Self = Self { from: u64::MAX, compute_before: 0 };
+}
+
+/// The pipeline, and per job slot its draws, progress and span marks.
+pub(crate) struct Pipeline {
+    pub(crate) stages: Vec<StageRow>,
+    samplers: Vec<Sampler>,
+    draws: Vec<u64>,
+    pub(crate) progress: Vec<Progress>,
+    spans: usize,
+    marks: Vec<SpanMark>,
+    /// (tier, operation) of each transfer statistic.
+    pub(crate) transfers: Vec<(usize, Operation)>,
+}
+
+impl Pipeline {
+    pub(crate) fn new(scenario: &Scenario, replication: u64) -> Self {
+        let mut samplers = Vec::new();
+        let mut transfers: Vec<(usize, Operation)> = Vec::new();
+        let mut stages = Vec::new();
+        for (stage, work) in scenario.stages.iter().enumerate() {
+            let name = &scenario.system.stages[stage].name;
+            let mut steps = Vec::new();
+            for (index, step) in work.steps.iter().enumerate() {
+                let stream = Stream::new(scenario.run.seed, replication, &format!("step/{name}/{}", step.name));
+                let (law, factor) = match &step.kind {
+                    StepKind::Compute { time, factor } => (time, factor.clone()),
+                    StepKind::Wait { time } => (time, Vec::new()),
+                    StepKind::Transfer { tier, operation, .. } => {
+                        let tier = &scenario.tiers[*tier];
+                        let row = if *operation == Operation::Get { &tier.get } else { &tier.put };
+                        (&row.latency, Vec::new())
+                    }
+                };
+                let sampler = Sampler::new(law, stream);
+                let draw = (!sampler.is_constant()).then_some(samplers.len() as u16);
+                let constant_ns = law.mean().as_nanos();
+                if draw.is_some() {
+                    samplers.push(sampler);
+                }
+                let (kind, payload_ns, size) = match &step.kind {
+                    StepKind::Compute { .. } => (WorkKind::Compute, 0, Bytes::ZERO),
+                    StepKind::Wait { .. } => (WorkKind::Wait, 0, Bytes::ZERO),
+                    StepKind::Transfer { tier, operation, size } => {
+                        let stat = transfers.iter().position(|known| known == &(*tier, *operation));
+                        let stat = stat.unwrap_or_else(|| {
+                            transfers.push((*tier, *operation));
+                            transfers.len() - 1
+                        });
+                        let row = &scenario.tiers[*tier];
+                        let row = if *operation == Operation::Get { &row.get } else { &row.put };
+                        let seconds = row.bytes_per_s.map_or(0.0, |rate| size.get() as f64 / rate.max(1) as f64);
+                        let kind =
+                            WorkKind::Transfer { tier: *tier as u16, operation: *operation, stat: stat as u16 };
+                        (kind, Duration::from_secs_f64(seconds).as_nanos(), *size)
+                    }
+                };
+                let marks = |edge: Edge| {
+                    let here = |point: &scenarios::scenario::SpanPoint| {
+                        (point.stage, point.step, point.edge) == (stage, index, edge)
+                    };
+                    let mut found = Vec::new();
+                    for (span, row) in scenario.spans.iter().enumerate() {
+                        if here(&row.to) {
+                            found.push((span as u16, false));
+                        }
+                        if here(&row.from) {
+                            found.push((span as u16, true));
+                        }
+                    }
+                    found
+                };
+                let (at_start, at_end) = (marks(Edge::Start), marks(Edge::End));
+                steps.push(StepRow { kind, draw, constant_ns, payload_ns, size, factor, at_start, at_end });
+            }
+            stages.push(StageRow {
+                steps,
+                slowdown: work.slowdown.clone(),
+                failure: work.failure,
+                checkpoint: work.checkpoint,
+            });
+        }
+        Self {
+            stages,
+            samplers,
+            draws: Vec::new(),
+            progress: Vec::new(),
+            spans: scenario.spans.len(),
+            marks: Vec::new(),
+            transfers,
+        }
+    }
+
+    /// Makes room for a new job in `slot` and draws all its times. Tags of first-time jobs ascend, so blocks serve them.
+    #[inline]
+    pub(crate) fn enter(&mut self, slot: u32, tag: u64, asked: u16, measured: bool) {
+        let slot = slot as usize;
+        let count = self.samplers.len();
+        if slot >= self.progress.len() {
+            self.progress.resize(slot + 1, Progress::default());
+            self.draws.resize((slot + 1) * count, 0);
+            self.marks.resize((slot + 1) * self.spans, SpanMark::NONE);
+        }
+        self.progress[slot] = Progress { tag, asked, measured, saved_step: u16::MAX, ..Progress::default() };
+        let draws = &mut self.draws[slot * count..(slot + 1) * count];
+        if asked == 0 {
+            for (draw, sampler) in draws.iter_mut().zip(&mut self.samplers) {
+                *draw = sampler.at(tag);
+            }
+        } else {
+            for (draw, sampler) in draws.iter_mut().zip(&self.samplers) {
+                *draw = sampler.single(tag);
+            }
+        }
+        self.marks[slot * self.spans..(slot + 1) * self.spans].fill(SpanMark::NONE);
+    }
+
+    #[inline(always)]
+    pub(crate) fn draw(&self, slot: u32, draw: u16) -> u64 {
+        self.draws[slot as usize * self.samplers.len() + draw as usize]
+    }
+
+    #[inline(always)]
+    pub(crate) fn mark(&mut self, slot: u32, span: u16) -> &mut SpanMark {
+        &mut self.marks[slot as usize * self.spans + span as usize]
+    }
+}
