@@ -9,3 +9,6 @@ pub mod models;
 pub mod outcome;
 pub mod replication;
 pub mod world;
+pub mod experiment;
+pub mod summary;
+mod theory_check;

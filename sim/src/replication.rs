@@ -289,18 +289,19 @@ impl<'a> Replication<'a> {
         while !self.outputs.is_empty() {
             std::mem::swap(&mut self.outputs, &mut self.work);
             let mut work = std::mem::take(&mut self.work);
-            for output in work.drain(..) {
+            for output in &work {
                 self.perform(output);
             }
+            work.clear();
             self.work = work;
         }
     }
 
     #[inline]
-    fn perform(&mut self, output: Output) {
-        match output {
-            Output::Started(started) => self.started(&started),
-            Output::Ended(ended) => self.ended(&ended),
+    fn perform(&mut self, output: &Output) {
+        match *output {
+            Output::Started(ref started) => self.started(started),
+            Output::Ended(ref ended) => self.ended(ended),
             Output::Accepted { job, tag } => self.accepted(job, tag),
             Output::Rejected { tag, class, region, .. } => self.rejected(tag, class, region),
             Output::Revoked { lease, .. } => self.revoked(lease),
@@ -310,20 +311,20 @@ impl<'a> Replication<'a> {
                 self.fleet.gone(instance, pool);
                 self.input_now(Input::InstanceGone { instance });
             }
-            Output::InstanceEnded(life) => {
-                let row = self.outcome.end_instance(self.scenario, &life);
+            Output::InstanceEnded(ref life) => {
+                let row = self.outcome.end_instance(self.scenario, life);
                 if self.keep == Keep::Records {
                     self.outcome.records.instances.push(row);
                 }
             }
-            Output::Decided(row) => {
+            Output::Decided(ref row) => {
                 if self.keep == Keep::Records && self.outcome.records.decisions.len() < DECISION_ROWS_MAX {
-                    self.outcome.records.decisions.push(*row);
+                    self.outcome.records.decisions.push(row.as_ref().clone());
                 }
             }
-            Output::Minute(row) => {
+            Output::Minute(ref row) => {
                 if self.keep != Keep::Statistics {
-                    self.outcome.records.minutes.push(*row);
+                    self.outcome.records.minutes.push(row.as_ref().clone());
                 }
             }
         }
