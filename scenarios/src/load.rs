@@ -2,12 +2,13 @@
 //! `resolve`.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::diagnostics::{ErrorKind, Key, ScenarioError, Source};
+use crate::diagnostics::{ErrorKind, Key, Place, ScenarioError, Source};
 use crate::file::{Node, ScenarioFile, Value, merge, read};
 use crate::overrides;
 use crate::resolve::{Input, resolve};
@@ -103,7 +104,7 @@ fn extend(mut tree: Node, dir: &Path, seen: &mut Vec<PathBuf>) -> Result<Node, V
             format!("more than {EXTENDS_MAX} scenarios stand on one another"),
         ));
     }
-    let text = read_text(&path, place.clone()).map_err(|error| vec![error])?;
+    let text = read_text(&path, Some((base.as_str(), place.clone()))).map_err(|error| vec![error])?;
     let base_dir = folder(&path);
     let source = Arc::new(Source { name: path.display().to_string(), text, dir: Some(base_dir.clone()) });
     let mut base = extend(Node::parse(&source)?, &base_dir, seen)?;
@@ -116,20 +117,29 @@ fn folder(path: &Path) -> PathBuf {
     path.parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
-fn read_text(path: &Path, place: Option<crate::diagnostics::Place>) -> Result<String, ScenarioError> {
-    let shown = path.display();
+/// The text of the scenario at `path`; `named_by` is the place of an `extends` that asks for it.
+fn read_text(path: &Path, named_by: Option<(&str, Option<Place>)>) -> Result<String, ScenarioError> {
     let fail = |why: String| {
+        let shown =
+            named_by.as_ref().map_or_else(|| path.display().to_string(), |(name, _)| (*name).to_owned());
         let mut error =
             ScenarioError::new(ErrorKind::Read, format!("could not read scenario `{shown}`: {why}"));
-        if place.is_some() {
+        if let Some((_, place)) = &named_by {
             error.key = "extends".to_owned();
+            error.help = Some(format!("paths are relative to the scenario; looked for `{}`", path.display()));
+            error.place.clone_from(place);
         }
-        error.place.clone_from(&place);
         error
     };
-    let size = fs::metadata(path).map_err(|error| fail(error.to_string()))?;
-    if size.len() > FILE_BYTES_MAX {
-        return Err(fail(format!("{} bytes are too many; at most {FILE_BYTES_MAX}", size.len())));
+    let size = match fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(fail("there is no such file".to_owned()));
+        }
+        Err(error) => return Err(fail(error.to_string())),
+    };
+    if size > FILE_BYTES_MAX {
+        return Err(fail(format!("{size} bytes are too many; at most {FILE_BYTES_MAX}")));
     }
     let bytes = fs::read(path).map_err(|error| fail(error.to_string()))?;
     String::from_utf8(bytes).map_err(|_| fail("it is not UTF-8 text".to_owned()))

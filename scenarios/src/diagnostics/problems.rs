@@ -92,7 +92,7 @@ impl<'t> Problems<'t> {
     fn push(&mut self, kind: ErrorKind, key: &Key, message: String, help: Option<String>) {
         if self.found.len() < PROBLEMS_MAX {
             let place = self.tree.place_of(key);
-            self.found.push(ScenarioError { kind, message, key: key.to_string(), help, place });
+            self.found.push(ScenarioError { kind, message, key: self.tree.shown(key), help, place });
         }
     }
 

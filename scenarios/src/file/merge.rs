@@ -82,8 +82,7 @@ mod tests {
     fn arrays_of_named_sections_merge_by_name() {
         let base = "[[s]]\nname = \"p\"\nt = 1\n[[s]]\nname = \"q\"\nt = 2";
         let change = "[[s]]\nname = \"q\"\nu = 5\n[[s]]\nname = \"r\"";
-        let expected =
-            r#"{ s = [{ name = "p", t = 1 }, { name = "q", t = 2, u = 5 }, { name = "r" }] }"#;
+        let expected = r#"{ s = [{ name = "p", t = 1 }, { name = "q", t = 2, u = 5 }, { name = "r" }] }"#;
         check(base, change, expected);
     }
 

@@ -28,7 +28,7 @@ pub(crate) fn read<T: de::DeserializeOwned>(tree: &Node) -> Result<T, Vec<Scenar
         };
         let key = error.key.clone();
         if !removed.iter().any(|gone| key.contains(gone)) {
-            mistakes.push(error.into_scenario_error());
+            mistakes.push(error.into_scenario_error(tree));
         }
         match rest.remove(&key) {
             Some(gone) if mistakes.len() < MISTAKES_MAX => removed.push(gone),
@@ -66,9 +66,9 @@ impl ReadError {
         self
     }
 
-    fn into_scenario_error(self) -> ScenarioError {
+    fn into_scenario_error(self, tree: &Node) -> ScenarioError {
         let Self { kind, message, help, key, place } = self;
-        ScenarioError { kind, message, key: key.to_string(), help, place }
+        ScenarioError { kind, message, key: tree.shown(&key), help, place }
     }
 }
 
@@ -304,5 +304,57 @@ impl<'de> de::Deserializer<'de> for Fields<'de> {
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
         newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::diagnostics::Source;
+    use crate::file::ScenarioFile;
+
+    fn mistakes(text: &str) -> Vec<String> {
+        let source = Arc::new(Source { name: "a.toml".into(), text: text.into(), dir: None });
+        let tree = Node::parse(&source).expect("a valid document");
+        let errors = read::<ScenarioFile>(&tree).expect_err("the text has mistakes");
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_mistake_is_told_once() {
+        let text =
+            "nmae = 1\n[run]\nhorizon = 5\nseed = -1\n[[pipeline.stage]]\nname = \"a\"\ntime = \"4\"\n";
+        let expected = [
+            "nmae: unknown key `nmae`",
+            "run.horizon: `5` has no unit; write a duration as text, like \"90s\"",
+            "run.seed: `-1` stands where a whole number from 0 up is needed",
+            "pipeline.stage.a.time: `4` has no unit; write a duration like \"90s\" (units: ns, us, ms, s, min, h, d)",
+        ];
+        let mut found = mistakes(text);
+        found.sort_by_key(|line| expected.iter().position(|known| known == line));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_a_mistake_takes_with_it_is_not_told() {
+        // Without its wrong rate the source has none, which is no second mistake.
+        let text = "[[workload.source]]\narrivals = { kind = \"constant\", rate = 2 }\n";
+        let expected =
+            "workload.source.0.arrivals.rate: `2` has no unit; write a rate as text, like \"300/s\"";
+        assert_eq!(mistakes(text), [expected]);
+    }
+
+    #[test]
+    fn a_kind_without_parameters_may_stand_alone() {
+        let source = Arc::new(Source {
+            name: "a.toml".into(),
+            text: "policy.scaling = \"keda\"\nplan.scaling = [{ kind = \"keda\" }]".into(),
+            dir: None,
+        });
+        let tree = Node::parse(&source).expect("a valid document");
+        let file: ScenarioFile = read(&tree).expect("both forms are right");
+        assert_eq!(file.policy.scaling, file.plan.scaling.first().cloned());
     }
 }

@@ -42,7 +42,7 @@ impl Node {
         }
         let mut wrong = Vec::new();
         let range = document.span();
-        let value = Self::table(source, document.into_inner(), &mut wrong);
+        let value = Self::table(source, &Key::root(), document.into_inner(), &mut wrong);
         if wrong.is_empty() { Ok(Self { value, place: Some(Place::new(source, range)) }) } else { Err(wrong) }
     }
 
@@ -51,7 +51,7 @@ impl Node {
         let text = source.text.get(start..)?;
         let parsed = DeValue::parse(text).ok()?;
         let mut wrong = Vec::new();
-        let mut node = Self::from_toml(source, parsed, &mut wrong);
+        let mut node = Self::from_toml(source, &Key::root(), parsed, &mut wrong);
         node.move_to(&Place::new(source, start..source.text.len()));
         wrong.is_empty().then_some(node)
     }
@@ -68,19 +68,26 @@ impl Node {
         }
     }
 
-    fn table(source: &Arc<Source>, table: DeTable<'_>, wrong: &mut Vec<ScenarioError>) -> Value {
-        let entry = |(key, value): (Spanned<_>, Spanned<DeValue<'_>>)| Entry {
-            key_place: Some(Place::new(source, key.span())),
-            key: std::borrow::Cow::<str>::into_owned(key.into_inner()),
-            node: Self::from_toml(source, value, wrong),
+    fn table(source: &Arc<Source>, at: &Key, table: DeTable<'_>, wrong: &mut Vec<ScenarioError>) -> Value {
+        let entry = |(key, value): (Spanned<_>, Spanned<DeValue<'_>>)| {
+            let key_place = Some(Place::new(source, key.span()));
+            let key = std::borrow::Cow::<str>::into_owned(key.into_inner());
+            let node = Self::from_toml(source, &at.at(&key), value, wrong);
+            Entry { key, key_place, node }
         };
         Value::Table(table.into_iter().map(entry).collect())
     }
 
-    fn from_toml(source: &Arc<Source>, value: Spanned<DeValue<'_>>, wrong: &mut Vec<ScenarioError>) -> Self {
+    fn from_toml(
+        source: &Arc<Source>,
+        at: &Key,
+        value: Spanned<DeValue<'_>>,
+        wrong: &mut Vec<ScenarioError>,
+    ) -> Self {
         let place = Place::new(source, value.span());
         let mut refuse = |kind, message: String| {
             let mut error = ScenarioError::new(kind, message);
+            error.key = at.to_string();
             error.place = Some(place.clone());
             wrong.push(error);
             Value::Boolean(false)
@@ -100,9 +107,12 @@ impl Node {
                 refuse(ErrorKind::Value, format!("`{date}` is a date; a run counts its time from its start"))
             }
             DeValue::Array(items) => {
-                Value::Array(items.into_iter().map(|item| Self::from_toml(source, item, wrong)).collect())
+                let items = items.into_iter().enumerate();
+                Value::Array(
+                    items.map(|(index, item)| Self::from_toml(source, &at.at(index), item, wrong)).collect(),
+                )
             }
-            DeValue::Table(table) => Self::table(source, table, wrong),
+            DeValue::Table(table) => Self::table(source, at, table, wrong),
         };
         Self { value, place: Some(place) }
     }
@@ -174,6 +184,24 @@ impl Node {
             node = next;
         }
         place.or_else(|| self.place.as_ref().map(|whole| Place::new(&whole.source, 0..0)))
+    }
+
+    /// The path in words: items of arrays by their name, where they have one that no earlier item has.
+    pub(crate) fn shown(&self, key: &Key) -> String {
+        let mut node = Some(self);
+        let mut shown = Key::root();
+        for step in key.steps() {
+            let next = node.and_then(|node| node.child(step));
+            let is_item = node.is_some_and(|node| matches!(node.value, Value::Array(_)));
+            let name = next.filter(|_| is_item).and_then(|item| item.get("name")).and_then(Self::as_str);
+            let same = |name: &&str| {
+                let found = node.and_then(|node| node.child(name));
+                found.zip(next).is_some_and(|(found, next)| std::ptr::eq(found, next))
+            };
+            shown = shown.at(name.filter(same).unwrap_or(step));
+            node = next;
+        }
+        shown.to_string()
     }
 
     /// Takes the value at `key` out of its table; for an item of an array, the whole array. Gives the path taken out.

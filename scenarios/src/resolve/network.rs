@@ -37,11 +37,10 @@ impl Resolver<'_> {
         let mut regions = Vec::new();
         for (from, name) in self.names.regions.iter().enumerate() {
             let mut round_trip = Vec::new();
-            for to in 0..count {
+            for (to, other) in self.names.regions.iter().enumerate() {
                 let own = (from == to).then_some(Duration::ZERO);
                 let time = known[from][to].or(known[to][from]).or(own).or(otherwise);
                 if time.is_none() && from < to {
-                    let other = &self.names.regions[to];
                     let message = format!("the round trip between `{name}` and `{other}` is not known");
                     let help = format!("add \"{name}/{other}\" = \"80ms\", or `round_trip_default`");
                     self.problems.add_with_help(ErrorKind::Missing, &key, message, help);
