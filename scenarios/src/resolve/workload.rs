@@ -38,7 +38,7 @@ impl Resolver<'_> {
                 let message = format!("priority {priority} is outside 0..={PRIORITY_MAX}");
                 self.problems.add(ErrorKind::Value, &key.at("priority"), message);
             }
-            let deadline = class.deadline.map(|Time(deadline)| deadline).or(stated);
+            let deadline = self.lasting_if_stated(&key.at("deadline"), class.deadline).or(stated);
             let expires = class.expires.unwrap_or(defaults::EXPIRES);
             if expires && deadline.is_none() {
                 let message = "a job can only expire at a deadline; state `deadline`";
