@@ -34,13 +34,22 @@ impl Dispatcher {
     fn queues_agree(&self) -> Result<(), Violation> {
         let mut waiting = vec![[0_u32; SLOT_KINDS_MAX]; self.groups.len()];
         let mut running = vec![[0_u32; SLOT_KINDS_MAX]; self.groups.len()];
+        let mut calls = vec![0_u32; self.pools.len()];
         for (_, job) in self.jobs.iter() {
             match job.state {
                 JobState::Waiting => waiting[job.group.index()][job.kind.index()] += 1,
                 JobState::Running if job.instance != NONE => {
                     running[job.group.index()][job.kind.index()] += 1
                 }
+                JobState::Running if job.pool.index() < calls.len() => calls[job.pool.index()] += 1,
                 JobState::Running | JobState::Held | JobState::Free => {}
+            }
+        }
+        for (index, pool) in self.pools.iter().enumerate() {
+            let (says, jobs) = (pool.external_running, calls[index]);
+            if says != jobs {
+                let name = &self.system.pools[index].name;
+                return Err(Violation(format!("pool {name} says {says} calls, jobs say {jobs}")));
             }
         }
         for (index, group) in self.groups.iter().enumerate() {
@@ -58,6 +67,12 @@ impl Dispatcher {
                 }
                 let free: u32 =
                     group.pools.iter().map(|pool| self.pools[pool.index()].free_slots[kind]).sum();
+                let outside = group.external.filter(|_| group.pools.is_empty());
+                let room = outside.map_or(0, |pool| {
+                    let calls_max = self.system.pools[pool.index()].count_max;
+                    calls_max.saturating_sub(self.pools[pool.index()].external_running)
+                });
+                let free = free + room;
                 if queued > 0 && free > 0 {
                     return Err(Violation(format!(
                         "{}: {queued} jobs wait beside {free} free slots",

@@ -73,7 +73,7 @@ impl Dispatcher {
     pub(super) fn launch_failed(&mut self, now: Instant, id: InstanceId, out: &mut Vec<Output>) {
         match self.instances.state(id) {
             InstanceState::Requested | InstanceState::Loading => {
-                out.push(Output::InstanceEnded(self.life(id, now, InstanceEnd::Refused)));
+                out.push(Output::InstanceEnded(Box::new(self.life(id, now, InstanceEnd::Refused))));
                 let (pool, seat) = (self.instances[id].pool, self.instances[id].seat);
                 self.pools[pool.index()].starting -= 1;
                 self.pools[pool.index()].leave_seat(seat);
@@ -225,7 +225,7 @@ impl Dispatcher {
     /// Ends a draining instance.
     pub(super) fn terminate(&mut self, now: Instant, id: InstanceId, out: &mut Vec<Output>) {
         let (pool, end) = (self.instances[id].pool, self.instances[id].end);
-        out.push(Output::InstanceEnded(self.life(id, now, end)));
+        out.push(Output::InstanceEnded(Box::new(self.life(id, now, end))));
         out.push(Output::Terminate { instance: id, pool });
         let seat = self.instances[id].seat;
         self.instances[id].state = InstanceState::Terminating;
@@ -236,7 +236,7 @@ impl Dispatcher {
     /// Gives up an instance that is not ready yet.
     fn give_up_start(&mut self, now: Instant, id: InstanceId, end: InstanceEnd, out: &mut Vec<Output>) {
         let pool = self.instances[id].pool;
-        out.push(Output::InstanceEnded(self.life(id, now, end)));
+        out.push(Output::InstanceEnded(Box::new(self.life(id, now, end))));
         out.push(Output::Terminate { instance: id, pool });
         let seat = self.instances[id].seat;
         self.instances[id].state = InstanceState::Terminating;
@@ -273,7 +273,7 @@ impl Dispatcher {
         group.target = decided.instances.clamp(seen.count_min, seen.count_max);
         group.tick = TickCounts::default();
         group.last_tick = now;
-        let period = group.scaling.period().max(Duration::from_millis(100));
+        let period = group.scaling.period().max(super::PERIOD_MIN);
         group.next_tick = now + period;
         if group.target != before {
             out.push(Output::Decided(Box::new(DecisionRow {
@@ -432,7 +432,7 @@ impl Dispatcher {
         }
         self.last_refresh = now;
         let Routing::Rings(rings) = &self.system.policies.routing else { return };
-        self.next_refresh = now + rings.refresh;
+        self.next_refresh = now + rings.refresh.max(super::PERIOD_MIN);
         let mut loads: Vec<RingLoad> = (0..self.system.regions.len() as u16)
             .map(|cell| {
                 let mut groups = self.groups.iter().filter(|group| group.cell == RegionId(cell));

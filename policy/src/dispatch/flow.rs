@@ -47,6 +47,9 @@ impl Dispatcher {
         }
         out.push(Output::Accepted { job: self.jobs.id(slot), tag });
         let chance = self.chance.child(tag);
+        if self.first_slot_stage != Some(StageId(0)) {
+            self.note_first_group(slot);
+        }
         let held = match &self.system.policies.retry {
             retry @ crate::policies::Retry::Backoff { execution_delay: Some(_), .. } => {
                 retry.execution_delay(chance.unit(DRAW_HELD), chance.unit(DRAW_HELD_LENGTH))
@@ -56,7 +59,16 @@ impl Dispatcher {
         if held == Duration::ZERO {
             self.enter_stage(now, slot, out);
         } else {
+            self.note_first_group(slot);
             self.hold(now, slot, held);
+        }
+    }
+
+    /// Names the group whose minutes count a job that leaves before it reaches any queue.
+    fn note_first_group(&mut self, slot: u32) {
+        let cell = self.jobs[slot].cell;
+        if let Some((group, _)) = self.first_slot_stage.and_then(|stage| self.stage_group(stage, cell)) {
+            self.jobs[slot].group = group;
         }
     }
 
@@ -92,6 +104,9 @@ impl Dispatcher {
         let wait = group.wait_expected(kind.index(), self.starting_slots(group_id, kind));
         let service = self.stages[job.stage.index()].remaining;
         let has_external = group.external.is_some_and(|pool| self.external_has_room(pool));
+        if has_external && group.pools.is_empty() {
+            return AdmissionVerdict::Overflow; // there is nothing else to wait for
+        }
         self.system.policies.admission.verdict(wait, service, time_left, has_external)
     }
 
@@ -101,6 +116,12 @@ impl Dispatcher {
             state.starting * u32::from(state.slots[kind.index()])
         };
         self.groups[group.index()].pools.iter().map(slots).sum()
+    }
+
+    /// Whether a group has no instances at all, and its external service takes another call now.
+    fn only_external_has_room(&self, group: GroupId) -> bool {
+        let group = &self.groups[group.index()];
+        group.pools.is_empty() && group.external.is_some_and(|pool| self.external_has_room(pool))
     }
 
     fn external_has_room(&self, pool: PoolId) -> bool {
@@ -161,7 +182,17 @@ impl Dispatcher {
         if self.system.queue_per_slot_max == Some(0.0) {
             return self.probe_refused(now, slot, group_id, out);
         }
+        if self.is_past_its_deadline(now, slot) {
+            return self.end(now, slot, JobOutcome::Expired, out);
+        }
         self.wait(now, slot, group_id, kind);
+    }
+
+    /// Whether a job of an expiring class is past its deadline: it may finish what runs, but wait no more.
+    #[inline]
+    fn is_past_its_deadline(&self, now: Instant, slot: u32) -> bool {
+        let job = &self.jobs[slot];
+        job.deadline <= now && self.system.classes[job.class.index()].expires
     }
 
     #[inline]
@@ -193,6 +224,9 @@ impl Dispatcher {
         let (tag, attempts) = (job.tag, job.attempts);
         let chance = self.chance.child(tag).unit((u64::from(attempts) << 3) | DRAW_JITTER);
         match self.system.policies.retry.after_failure(u32::from(attempts), chance) {
+            RetryVerdict::After(_) if self.is_past_its_deadline(now, slot) => {
+                self.end(now, slot, JobOutcome::Expired, out);
+            }
             RetryVerdict::After(pause) => {
                 self.totals.retries += 1;
                 self.hold(now, slot, pause);
@@ -349,6 +383,7 @@ impl Dispatcher {
         if instance == NONE {
             if pool.0 != u16::MAX {
                 self.pools[pool.index()].external_running -= 1;
+                self.fill_external(now, group_id, kind, out);
             }
             return;
         }
@@ -382,6 +417,15 @@ impl Dispatcher {
             },
             InstanceState::Draining if on.busy_total() == 0 => self.terminate(now, id, out),
             _ => {}
+        }
+    }
+
+    /// A call to an external service is over: where there is nothing else, the next waiting job follows it.
+    fn fill_external(&mut self, now: Instant, group_id: GroupId, kind: usize, out: &mut Vec<Output>) {
+        if self.only_external_has_room(group_id)
+            && let Some(next) = self.next_waiting(now, group_id, kind, out)
+        {
+            self.start_external(now, next, group_id, out);
         }
     }
 
@@ -446,11 +490,18 @@ impl Dispatcher {
             return self.end(now, slot, JobOutcome::Failed, out);
         }
         self.totals.retries += 1;
-        let Some((group, kind)) = self.stage_group(self.jobs[slot].stage, self.jobs[slot].cell) else {
+        let (stage, cell) = (self.jobs[slot].stage, self.jobs[slot].cell);
+        let Some((group, kind)) = self.stage_group(stage, cell) else {
             return self.enter_stage(now, slot, out);
         };
-        if self.system.queue_per_slot_max == Some(0.0) || self.has_free_slot(group, kind) {
+        if self.system.queue_per_slot_max == Some(0.0)
+            || self.has_free_slot(group, kind)
+            || self.only_external_has_room(group)
+        {
             return self.enter_stage(now, slot, out);
+        }
+        if self.is_past_its_deadline(now, slot) {
+            return self.end(now, slot, JobOutcome::Expired, out);
         }
         let job = &mut self.jobs[slot];
         job.state = JobState::Waiting;
@@ -545,11 +596,13 @@ impl Dispatcher {
             JobOutcome::Cancelled => self.totals.cancelled += 1,
             JobOutcome::Rejected => self.totals.rejected += 1,
         }
-        let minute = &mut self.groups[job.group.index()].minute;
-        if outcome == JobOutcome::Done {
-            minute.done += 1;
-        } else {
-            minute.lost += 1;
+        // Where every stage is outside there is no group.
+        if let Some(group) = self.groups.get_mut(job.group.index()) {
+            if outcome == JobOutcome::Done {
+                group.minute.done += 1;
+            } else {
+                group.minute.lost += 1;
+            }
         }
         out.push(Output::Ended(Ended {
             job: id,

@@ -132,7 +132,7 @@ pub enum Output {
     /// Terminate an instance, or give up its launch; answer with [`Input::InstanceGone`].
     Terminate { instance: InstanceId, pool: PoolId },
     /// An instance's life is over: bill it.
-    InstanceEnded(InstanceLife),
+    InstanceEnded(Box<InstanceLife>),
     /// A policy changed something.
     Decided(Box<DecisionRow>),
     /// A minute of a group is over.

@@ -40,6 +40,9 @@ use timer::{Heap, Ring};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// Shortest time between two scaling ticks, or two rebuilds of the routing table.
+const PERIOD_MIN: Duration = Duration::from_millis(100);
+
 /// How fast the measured demand of a region follows its last interval (weight of the newest).
 const DEMAND_WEIGHT: f64 = 0.3;
 
@@ -228,6 +231,31 @@ impl Dispatcher {
         self.instances.state(instance)
     }
 
+    /// Pool of an instance that is held; `None` once its id is free or its termination was asked for.
+    pub fn pool_of(&self, instance: crate::model::InstanceId) -> Option<PoolId> {
+        match self.instances.state(instance) {
+            InstanceState::Free | InstanceState::Terminating => None,
+            _ => Some(self.instances[instance].pool),
+        }
+    }
+
+    /// Every job in the system.
+    pub fn live_jobs(&self) -> Vec<JobId> {
+        self.jobs.iter().map(|(slot, _)| self.jobs.id(slot)).collect()
+    }
+
+    /// Slots of ready instances in a region's groups, of the kind that runs out first.
+    pub fn ready_slots(&self, cell: RegionId) -> u32 {
+        let groups = self.groups.iter().filter(|group| group.cell == cell);
+        groups.map(|group| group.slots[group.scarce_kind]).sum()
+    }
+
+    /// Whether each region has queues of its own.
+    #[inline]
+    pub fn is_regional(&self) -> bool {
+        self.cells > 1
+    }
+
     /// Instances of a pool: (ready, starting, draining).
     pub fn pool_counts(&self, pool: PoolId) -> (u32, u32, u32) {
         let state = &self.pools[pool.index()];
@@ -239,7 +267,7 @@ impl Dispatcher {
         let held: Vec<_> = self.instances.iter().map(|(id, _)| id).collect();
         for id in held {
             if self.instances.state(id) != InstanceState::Terminating {
-                out.push(Output::InstanceEnded(self.life(id, now, crate::records::InstanceEnd::RunEnded)));
+                out.push(Output::InstanceEnded(Box::new(self.life(id, now, crate::records::InstanceEnd::RunEnded))));
             }
         }
     }

@@ -9,6 +9,9 @@ use crate::units::Instant;
 
 const PRIORITIES: usize = 8;
 
+/// Void entries that a heap may hold beside as many as it has waiting jobs.
+const VOID_MAX: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct Queue {
     order: QueueOrder,
@@ -82,6 +85,16 @@ impl Queue {
             jobs[slot].prev = NONE;
         }
         self.len -= 1;
+        if self.by_deadline.len() > 2 * self.len as usize + VOID_MAX {
+            self.drop_void_entries(jobs);
+        }
+    }
+
+    /// Entries of jobs that left before their turn must not outgrow the jobs that wait.
+    fn drop_void_entries(&mut self, jobs: &Jobs) {
+        let mut entries = std::mem::take(&mut self.by_deadline);
+        entries.retain(|entry| self.is_current(jobs, entry.0));
+        self.by_deadline = entries;
     }
 
     /// When the job that has waited longest began to wait (first of the highest filled priority).
