@@ -23,7 +23,8 @@ fn main() {
         } else {
             models::lyrebird_benchmark(Duration::from_secs(1200), 1)
         };
-        let replication = Replication::new(&scenario, &inputs, run, Keep::Statistics).expect("the model is valid");
+        let replication =
+            Replication::new(&scenario, &inputs, run, Keep::Statistics).expect("the model is valid");
         let outcome = replication.run().expect("no invariant is checked");
         jobs += outcome.jobs.done;
         events += outcome.events;

@@ -29,7 +29,8 @@ pub(crate) fn bill(scenario: &Scenario, outcome: &Outcome, moved: Moved, warm: &
         let held = warm_time(warm[index], outcome.ended);
         let price = scenario.pools[index].startup.warm_price;
         if held > Duration::ZERO && price.as_nanos() > 0 {
-            let item = item(ChargeCategory::Compute, &pool.name, "stopped instances", "h", &pool.offering.source);
+            let item =
+                item(ChargeCategory::Compute, &pool.name, "stopped instances", "h", &pool.offering.source);
             let hourly = Rate::flat(Usd::from_nanos(price.as_nanos()), 1.0);
             ledger.book(item, held.as_secs_f64() / 3600.0, &hourly, until);
         }
@@ -68,11 +69,31 @@ fn bill_tier(ledger: &mut Ledger, scenario: &Scenario, index: usize, uses: &[Tie
     let (name, source, prices) = (tier.name.as_str(), tier.source.as_str(), &tier.prices);
     let [get, put] = uses;
     let requests = |what, unit| item(ChargeCategory::Requests, name, what, unit, source);
-    ledger.book(requests("get", "requests"), get.requests as f64, &Rate::flat(prices.per_million_get, MILLION), until);
-    ledger.book(requests("put", "requests"), put.requests as f64, &Rate::flat(prices.per_million_put, MILLION), until);
+    ledger.book(
+        requests("get", "requests"),
+        get.requests as f64,
+        &Rate::flat(prices.per_million_get, MILLION),
+        until,
+    );
+    ledger.book(
+        requests("put", "requests"),
+        put.requests as f64,
+        &Rate::flat(prices.per_million_put, MILLION),
+        until,
+    );
     let per_gib = |price| Rate::flat(price, THOUSAND);
-    ledger.book(requests("get data", "GiB"), get.priced_bytes as f64 / GIB, &per_gib(prices.per_thousand_gib_get), until);
-    ledger.book(requests("put data", "GiB"), put.priced_bytes as f64 / GIB, &per_gib(prices.per_thousand_gib_put), until);
+    ledger.book(
+        requests("get data", "GiB"),
+        get.priced_bytes as f64 / GIB,
+        &per_gib(prices.per_thousand_gib_get),
+        until,
+    );
+    ledger.book(
+        requests("put data", "GiB"),
+        put.priced_bytes as f64 / GIB,
+        &per_gib(prices.per_thousand_gib_put),
+        until,
+    );
     let kept = put.bytes as f64 * tier.retention.as_secs_f64() / GIB_MONTH;
     let storage = item(ChargeCategory::Storage, name, "storage", "GiB-month", source);
     ledger.book(storage, kept, &Rate::flat(prices.per_thousand_gib_month, THOUSAND), until);
@@ -82,9 +103,16 @@ fn bill_tier(ledger: &mut Ledger, scenario: &Scenario, index: usize, uses: &[Tie
 fn bill_queue(ledger: &mut Ledger, scenario: &Scenario, outcome: &Outcome, until: Instant) {
     let prices = &scenario.queue;
     let rate = Rate::flat(prices.per_million_requests, MILLION);
-    let starts: u64 = outcome.stages.iter().zip(&scenario.system.stages).map(|(stats, stage)| {
-        if stage.place == policy::model::Place::Outside { 0 } else { stats.wait.count() }
-    }).sum();
+    let starts: u64 = outcome
+        .stages
+        .iter()
+        .zip(&scenario.system.stages)
+        .map(
+            |(stats, stage)| {
+                if stage.place == policy::model::Place::Outside { 0 } else { stats.wait.count() }
+            },
+        )
+        .sum();
     let deliveries = item(ChargeCategory::Requests, "queue", "deliveries", "requests", "scenario");
     ledger.book(deliveries, starts as f64 * prices.requests_per_delivery, &rate, until);
     if let Some(poll) = prices.idle_poll.filter(|poll| *poll > Duration::ZERO) {

@@ -61,7 +61,8 @@ pub fn run(
     let planned = scenario.run.replications.max(1);
     let mut outcomes = run_range(scenario, inputs, 0..u64::from(planned), options, progress)?;
     if let Some(precision) = scenario.run.precision {
-        while (outcomes.len() as u32) < precision.replications_max && !is_precise(&outcomes, scenario, precision.relative)
+        while (outcomes.len() as u32) < precision.replications_max
+            && !is_precise(&outcomes, scenario, precision.relative)
         {
             let from = outcomes.len() as u64;
             let to = (from + u64::from(ROUND)).min(u64::from(precision.replications_max));
@@ -90,7 +91,8 @@ pub fn run_range(
     progress: &dyn Progress,
 ) -> Result<Vec<Outcome>, SimError> {
     let count = range.end - range.start;
-    let results: Vec<Mutex<Option<Result<Outcome, SimError>>>> = (0..count).map(|_| Mutex::new(None)).collect();
+    let results: Vec<Mutex<Option<Result<Outcome, SimError>>>> =
+        (0..count).map(|_| Mutex::new(None)).collect();
     let (next, done, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let work = || {
         loop {

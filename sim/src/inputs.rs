@@ -24,7 +24,9 @@ impl Inputs {
         for source in &scenario.workload {
             inputs.traces.push(match &source.arrivals {
                 Arrivals::Generator(_) => None,
-                Arrivals::Trace(trace) => Some(Arc::new(Trace::import(&trace.path, &ImportOptions::default())?)),
+                Arrivals::Trace(trace) => {
+                    Some(Arc::new(Trace::import(&trace.path, &ImportOptions::default())?))
+                }
             });
         }
         for pool in &scenario.pools {

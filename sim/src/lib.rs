@@ -1,14 +1,15 @@
 //! The discrete-event simulator and the planner that searches with it.
 
-pub mod stats;
-pub mod theory;
-pub mod kernel;
 mod bill;
+pub mod experiment;
 pub mod inputs;
+pub mod kernel;
 pub mod models;
 pub mod outcome;
+pub mod plan;
 pub mod replication;
-pub mod world;
-pub mod experiment;
+pub mod stats;
 pub mod summary;
+pub mod theory;
 mod theory_check;
+pub mod world;

@@ -1,15 +1,15 @@
 //! Reference models: small scenarios with a known answer, for closed-form tests and benchmarks.
 
 use policy::model::{
-    Billing, CapacityType, ClassId, JobClass, KindId, Objective, Offering, Place, Pool, QualityId, QualityLevel,
-    QueueOrder, Region, RegionId, Stage, System,
+    Billing, CapacityType, ClassId, JobClass, KindId, Objective, Offering, Place, Pool, QualityId,
+    QualityLevel, QueueOrder, Region, RegionId, Stage, System,
 };
 use policy::policies::{Admission, Packing, Policies, Purchase, Quality, Retry, Routing, Scaling};
 use policy::units::{Bytes, Duration, Ratio, Usd, UsdPerHour};
 use scenarios::scenario::{
-    Arrivals, Clients, Generator, Interruption, Launch, Law, Network, Operation, OperationLatency, PlanSearch,
-    PoolWorld, QueuePrices, Run, Scenario, Shape, Source, StageWork, Startup, Step, StepKind, StorageTier,
-    TransferPrices,
+    Arrivals, Clients, Generator, Interruption, Launch, Law, Network, Operation, OperationLatency,
+    PlanSearch, PoolWorld, QueuePrices, Run, Scenario, Shape, Source, StageWork, Startup, Step, StepKind,
+    StorageTier, TransferPrices,
 };
 
 /// One station of a tandem line: its servers and the law of its service time.
@@ -113,7 +113,14 @@ pub fn tandem(name: &str, rate_per_s: f64, stations: &[Station], horizon: Durati
             value_per_job: None,
             confidence: Ratio::ONE,
         },
-        run: Run { seed, replications: 1, warmup: Duration::ZERO, horizon, precision: None, confidence: 0.95 },
+        run: Run {
+            seed,
+            replications: 1,
+            warmup: Duration::ZERO,
+            horizon,
+            precision: None,
+            confidence: 0.95,
+        },
         windows: Vec::new(),
         plan: PlanSearch::default(),
         digest: String::new(),

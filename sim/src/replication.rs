@@ -118,7 +118,12 @@ impl<'a> Replication<'a> {
     ///
     /// # Errors
     /// [`SimError`] when the system is impossible or a trace cannot be played.
-    pub fn new(scenario: &'a Scenario, inputs: &Inputs, replication: u64, keep: Keep) -> Result<Self, SimError> {
+    pub fn new(
+        scenario: &'a Scenario,
+        inputs: &Inputs,
+        replication: u64,
+        keep: Keep,
+    ) -> Result<Self, SimError> {
         let stream = |name: &str| Stream::new(scenario.run.seed, replication, name);
         let mut outputs = Vec::with_capacity(64);
         let dispatcher = Dispatcher::new(scenario.system.clone(), stream("dispatcher"), &mut outputs)?;
@@ -126,8 +131,11 @@ impl<'a> Replication<'a> {
         let external = scenario.pools.iter().zip(&scenario.system.pools);
         let pipeline = Pipeline::new(scenario, replication);
         let mut outcome = Outcome::new(scenario);
-        outcome.transfers =
-            pipeline.transfers.iter().map(|(tier, operation)| (*tier, *operation, Histogram::default())).collect();
+        outcome.transfers = pipeline
+            .transfers
+            .iter()
+            .map(|(tier, operation)| (*tier, *operation, Histogram::default()))
+            .collect();
         let regions = &scenario.system.regions;
         let trips = scenario.network.round_trips_per_job;
         let pairs = regions.iter().flat_map(|from| from.round_trip.iter());
@@ -191,7 +199,9 @@ impl<'a> Replication<'a> {
             if arrival == u64::MAX && self.dispatcher.jobs_in_system() == 0 && self.reasks.len() == 0 {
                 break;
             }
-            if event <= arrival && event <= timer && (event < arrival || class < EventClass::Arrival)
+            if event <= arrival
+                && event <= timer
+                && (event < arrival || class < EventClass::Arrival)
                 && (event < timer || class < EventClass::Timer)
             {
                 if event > cut_off {
@@ -507,8 +517,11 @@ impl<'a> Replication<'a> {
                 }
             } else if mark.from != u64::MAX {
                 let (from, before) = (mark.from, mark.compute_before);
-                let compute =
-                    if self.scenario.spans[span as usize].excludes_compute { progress.compute_ns - before } else { 0 };
+                let compute = if self.scenario.spans[span as usize].excludes_compute {
+                    progress.compute_ns - before
+                } else {
+                    0
+                };
                 if progress.measured {
                     self.outcome.spans[span as usize].record((now - from).saturating_sub(compute));
                 }
@@ -666,7 +679,8 @@ impl<'a> Replication<'a> {
             && every > Duration::ZERO
         {
             let pool_factor = step.factor.get(progress.pool as usize).copied().unwrap_or(1.0);
-            let worked = (self.now - progress.step_started) as f64 / (f64::from(progress.factor) * pool_factor);
+            let worked =
+                (self.now - progress.step_started) as f64 / (f64::from(progress.factor) * pool_factor);
             let saved = worked as u64 / every.as_nanos() * every.as_nanos();
             let before = if progress.saved_step == progress.step { progress.saved_ns } else { 0 };
             progress.saved_step = progress.step;
@@ -785,7 +799,9 @@ impl<'a> Replication<'a> {
     /// A client without a result asks again, perhaps.
     fn think_again(&mut self, tag: u64, class: ClassId, region: RegionId, asked: u16) {
         let Some(reask) = &self.scenario.clients.reask else { return };
-        if u32::from(asked) >= reask.times_max.min(127) || self.reask_chance.unit(tag) >= reask.probability.get() {
+        if u32::from(asked) >= reask.times_max.min(127)
+            || self.reask_chance.unit(tag) >= reask.probability.get()
+        {
             return;
         }
         let delay = self.reask_delay.as_ref().map_or(0, |law| law.single(tag));

@@ -270,7 +270,9 @@ pub fn summarize(scenario: &Scenario, experiment: &Experiment) -> Summary {
             external: category(ChargeCategory::External),
         },
         cost_per_1000_usd: if done > 0.0 { total / done * 1000.0 } else { 0.0 },
-        list_usd: mean(&|outcome| outcome.ledger.rows().iter().map(|row| row.list_nanousd as f64 * 1e-9).sum()),
+        list_usd: mean(&|outcome| {
+            outcome.ledger.rows().iter().map(|row| row.list_nanousd as f64 * 1e-9).sum()
+        }),
         stages: stages(scenario, &runs),
         transfers: transfers(scenario, &runs),
         pools: pools(scenario, &runs),
@@ -355,19 +357,20 @@ fn stages(scenario: &Scenario, runs: &Runs<'_>) -> Vec<StageSummary> {
 
 fn transfers(scenario: &Scenario, runs: &Runs<'_>) -> Vec<TransferSummary> {
     let rows = runs.outcomes[0].transfers.iter().enumerate();
-    let transfer = |(index, (tier, operation, _)): (usize, &(usize, scenarios::scenario::Operation, Histogram))| {
-        let times = runs.merged(|outcome| &outcome.transfers[index].2);
-        let of = usize::from(*operation == scenarios::scenario::Operation::Put);
-        TransferSummary {
-            tier: scenario.tiers[*tier].name.clone(),
-            operation: operation_name(*operation),
-            p50_s: times.quantile(0.5).unwrap_or(0) as f64 * 1e-9,
-            p99_s: times.quantile(0.99).unwrap_or(0) as f64 * 1e-9,
-            mean_s: times.mean_ns().unwrap_or(0.0) * 1e-9,
-            count: times.count() as f64 / runs.outcomes.len() as f64,
-            throttled: runs.mean(|outcome| outcome.tiers[*tier][of].throttled as f64),
-        }
-    };
+    let transfer =
+        |(index, (tier, operation, _)): (usize, &(usize, scenarios::scenario::Operation, Histogram))| {
+            let times = runs.merged(|outcome| &outcome.transfers[index].2);
+            let of = usize::from(*operation == scenarios::scenario::Operation::Put);
+            TransferSummary {
+                tier: scenario.tiers[*tier].name.clone(),
+                operation: operation_name(*operation),
+                p50_s: times.quantile(0.5).unwrap_or(0) as f64 * 1e-9,
+                p99_s: times.quantile(0.99).unwrap_or(0) as f64 * 1e-9,
+                mean_s: times.mean_ns().unwrap_or(0.0) * 1e-9,
+                count: times.count() as f64 / runs.outcomes.len() as f64,
+                throttled: runs.mean(|outcome| outcome.tiers[*tier][of].throttled as f64),
+            }
+        };
     rows.map(transfer).collect()
 }
 
@@ -376,7 +379,8 @@ fn pools(scenario: &Scenario, runs: &Runs<'_>) -> Vec<PoolSummary> {
         let id = PoolId(index as u16);
         let charged = |outcome: &Outcome, list: bool| {
             let rows = outcome.ledger.rows().iter().filter(|row| row.resource == pool.name);
-            rows.map(|row| if list { row.list_nanousd } else { row.billed_nanousd } as f64 * 1e-9).sum::<f64>()
+            rows.map(|row| if list { row.list_nanousd } else { row.billed_nanousd } as f64 * 1e-9)
+                .sum::<f64>()
         };
         PoolSummary {
             name: pool.name.clone(),

@@ -81,7 +81,8 @@ fn check_stage(
         return None;
     }
     let pools = scenario.system.pools.iter().filter(|pool| pool.pool_class == pool_class);
-    let servers: u64 = pools.map(|pool| u64::from(pool.count_initial) * u64::from(pool.slots[kind.index()])).sum();
+    let servers: u64 =
+        pools.map(|pool| u64::from(pool.count_initial) * u64::from(pool.slots[kind.index()])).sum();
     let mut service = Histogram::default();
     outcomes.iter().for_each(|outcome| service.merge(&outcome.stages[stage].service));
     let measured = (scenario.run.horizon - scenario.run.warmup).as_secs_f64() * outcomes.len() as f64;
@@ -106,6 +107,7 @@ fn check_stage(
     };
     // Departures: W. Whitt, The Queueing Network Analyzer, BSTJ 62(9), 1983, eq. 38.
     let square = utilization * utilization;
-    let departures = 1.0 + (1.0 - square) * (arrival_scv - 1.0) + square / (servers as f64).sqrt() * (service_scv - 1.0);
+    let departures =
+        1.0 + (1.0 - square) * (arrival_scv - 1.0) + square / (servers as f64).sqrt() * (service_scv - 1.0);
     Some((check, departures))
 }

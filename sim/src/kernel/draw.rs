@@ -16,14 +16,28 @@ const HALF: usize = BLOCK / 2;
 #[derive(Clone, Debug)]
 enum Shape {
     Constant(f64),
-    Uniform { low: f64, span: f64 },
-    Exponential { mean: f64 },
+    Uniform {
+        low: f64,
+        span: f64,
+    },
+    Exponential {
+        mean: f64,
+    },
     /// exp(mu + sigma·z)
-    Lognormal { mu: f64, sigma: f64 },
+    Lognormal {
+        mu: f64,
+        sigma: f64,
+    },
     /// scale·(−ln u)^exponent
-    Weibull { scale: f64, exponent: f64 },
+    Weibull {
+        scale: f64,
+        exponent: f64,
+    },
     /// scale·u^(−1/tail)
-    Pareto { scale: f64, exponent: f64 },
+    Pareto {
+        scale: f64,
+        exponent: f64,
+    },
     Quantiles(Vec<f64>),
 }
 
@@ -97,7 +111,9 @@ impl Sampler {
         }
         #[cfg(target_arch = "x86_64")]
         {
-            if std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512dq") {
+            if std::arch::is_x86_feature_detected!("avx512f")
+                && std::arch::is_x86_feature_detected!("avx512dq")
+            {
                 // SAFETY: the processor has the features, asked just now.
                 return unsafe { fill_avx512(&self.shape, self.stream, base, &mut self.block) };
             }

@@ -79,7 +79,8 @@ impl ArrivalFeed {
             let stream = |purpose: &str| Stream::new(scenario.run.seed, replication, &name(purpose));
             let times = match &source.arrivals {
                 Arrivals::Generator(generator) => {
-                    let curve = Curve::new(generator, source.rate_factor, horizon, stream("gaps"), stream("bursts"));
+                    let curve =
+                        Curve::new(generator, source.rate_factor, horizon, stream("gaps"), stream("bursts"));
                     Times::Curve(Box::new(curve))
                 }
                 Arrivals::Trace(settings) => {
@@ -88,10 +89,14 @@ impl ArrivalFeed {
                 }
             };
             let mut total = 0.0;
-            let shares: Vec<f64> = source.region_share.iter().map(|share| {
-                total += share;
-                total
-            }).collect();
+            let shares: Vec<f64> = source
+                .region_share
+                .iter()
+                .map(|share| {
+                    total += share;
+                    total
+                })
+                .collect();
             let only = source.region_share.iter().position(|share| *share >= 1.0 - 1e-12);
             feeds.push(Feed {
                 times,
@@ -347,7 +352,8 @@ mod tests {
 
     fn arrivals(generator: &Generator, horizon_s: u64) -> Vec<f64> {
         let streams = |name| Stream::new(11, 0, name);
-        let mut curve = Curve::new(generator, 1.0, horizon_s * 1_000_000_000, streams("gaps"), streams("bursts"));
+        let mut curve =
+            Curve::new(generator, 1.0, horizon_s * 1_000_000_000, streams("gaps"), streams("bursts"));
         let next = || Some(curve.next()).filter(|at| *at != u64::MAX);
         std::iter::from_fn(next).map(|at| at as f64 * 1e-9).collect()
     }
@@ -383,7 +389,10 @@ mod tests {
             let (from, to) = (f64::from(bin) * 500.0, f64::from(bin + 1) * 500.0);
             let expected: f64 = (0..500).map(|s| rate_at(&shape, from + f64::from(s) + 0.5)).sum();
             let counted = times.iter().filter(|t| (from..to).contains(*t)).count() as f64;
-            assert!((counted - expected).abs() < 4.5 * expected.sqrt() + 1.0, "bin {bin}: {counted} {expected}");
+            assert!(
+                (counted - expected).abs() < 4.5 * expected.sqrt() + 1.0,
+                "bin {bin}: {counted} {expected}"
+            );
         }
     }
 

@@ -72,8 +72,9 @@ impl FleetWorld {
         let mut pools = Vec::new();
         for (index, world) in scenario.pools.iter().enumerate() {
             let pool = &scenario.system.pools[index];
-            let stream =
-                |what: &str| Stream::new(scenario.run.seed, replication, &format!("pool/{}/{what}", pool.name));
+            let stream = |what: &str| {
+                Stream::new(scenario.run.seed, replication, &format!("pool/{}/{what}", pool.name))
+            };
             let sampler = |law, what| Sampler::new(law, stream(what));
             if let Some(shock) = &world.interruption.shock
                 && !groups.iter().any(|group| group.0 == shock.group)
@@ -83,7 +84,8 @@ impl FleetWorld {
                 groups.push((shock.group.clone(), shock.per_day / 86_400e9, chance, 0));
             }
             let trace = world.interruption.trace.as_ref().map(|settings| {
-                let availability = inputs.availability[index].clone().expect("inputs were loaded for this scenario");
+                let availability =
+                    inputs.availability[index].clone().expect("inputs were loaded for this scenario");
                 let scale = f64::from(pool.count_max) / f64::from(settings.nodes_full.max(1));
                 (availability, scale, settings.start.as_nanos())
             });
@@ -254,7 +256,8 @@ impl PoolMarket {
     fn set_ceiling(&mut self, now: u64) {
         if let Some((availability, scale, start)) = &self.trace {
             // Past its end a trace says nothing: its last value stays.
-            let nodes = availability.nodes_at(now + start).or(availability.nodes.last().copied()).unwrap_or(0);
+            let nodes =
+                availability.nodes_at(now + start).or(availability.nodes.last().copied()).unwrap_or(0);
             self.ceiling = ((f64::from(nodes) * scale).round() as u32).min(self.count_max);
         }
     }

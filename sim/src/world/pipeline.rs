@@ -12,7 +12,11 @@ pub(crate) enum WorkKind {
     Compute,
     Wait,
     /// `tier` in the scenario; `stat` in the transfer statistics.
-    Transfer { tier: u16, operation: Operation, stat: u16 },
+    Transfer {
+        tier: u16,
+        operation: Operation,
+        stat: u16,
+    },
 }
 
 /// One step, compiled.
@@ -96,7 +100,8 @@ impl Pipeline {
             let name = &scenario.system.stages[stage].name;
             let mut steps = Vec::new();
             for (index, step) in work.steps.iter().enumerate() {
-                let stream = Stream::new(scenario.run.seed, replication, &format!("step/{name}/{}", step.name));
+                let stream =
+                    Stream::new(scenario.run.seed, replication, &format!("step/{name}/{}", step.name));
                 let (law, factor) = match &step.kind {
                     StepKind::Compute { time, factor } => (time, factor.clone()),
                     StepKind::Wait { time } => (time, Vec::new()),
@@ -123,9 +128,13 @@ impl Pipeline {
                         });
                         let row = &scenario.tiers[*tier];
                         let row = if *operation == Operation::Get { &row.get } else { &row.put };
-                        let seconds = row.bytes_per_s.map_or(0.0, |rate| size.get() as f64 / rate.max(1) as f64);
-                        let kind =
-                            WorkKind::Transfer { tier: *tier as u16, operation: *operation, stat: stat as u16 };
+                        let seconds =
+                            row.bytes_per_s.map_or(0.0, |rate| size.get() as f64 / rate.max(1) as f64);
+                        let kind = WorkKind::Transfer {
+                            tier: *tier as u16,
+                            operation: *operation,
+                            stat: stat as u16,
+                        };
                         (kind, Duration::from_secs_f64(seconds).as_nanos(), *size)
                     }
                 };
