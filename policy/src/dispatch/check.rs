@@ -114,13 +114,13 @@ impl Dispatcher {
                 InstanceState::Draining => draining[instance.pool.index()] += 1,
                 InstanceState::Terminating | InstanceState::Free => {}
             }
-            for kind in 0..SLOT_KINDS_MAX {
+            for (kind, free) in free[instance.pool.index()].iter_mut().enumerate() {
                 if instance.busy[kind] > pool.slots[kind] {
                     return Err(Violation(format!("instance {} has more jobs than slots", id.0)));
                 }
                 if instance.state == InstanceState::Ready {
                     let left = pool.slots[kind] - instance.busy[kind];
-                    free[instance.pool.index()][kind] += u32::from(left);
+                    *free += u32::from(left);
                     if !pool.is_listed(instance.seat, kind, left) {
                         return Err(Violation(format!(
                             "instance {} is not listed with {left} free slots",

@@ -222,6 +222,9 @@ impl Dispatcher {
         let job = &mut self.jobs[slot];
         job.attempts = job.attempts.saturating_add(1);
         let (tag, attempts) = (job.tag, job.attempts);
+        if job.stage_deliveries >= self.stages[job.stage.index()].deliveries_max {
+            return self.end(now, slot, JobOutcome::Failed, out);
+        }
         let chance = self.chance.child(tag).unit((u64::from(attempts) << 3) | DRAW_JITTER);
         match self.system.policies.retry.after_failure(u32::from(attempts), chance) {
             RetryVerdict::After(_) if self.is_past_its_deadline(now, slot) => {

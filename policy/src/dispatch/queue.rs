@@ -12,6 +12,9 @@ const PRIORITIES: usize = 8;
 /// Void entries that a heap may hold beside as many as it has waiting jobs.
 const VOID_MAX: usize = 64;
 
+/// (priority, deadline, number, slot, generation)
+type Waiting = (u8, Instant, u64, u32, u32);
+
 #[derive(Debug)]
 pub(super) struct Queue {
     order: QueueOrder,
@@ -19,8 +22,8 @@ pub(super) struct Queue {
     tails: [u32; PRIORITIES],
     /// Bit p is set while priority p has a waiting job.
     filled: u8,
-    /// (priority, deadline, number, slot, generation) for [`QueueOrder::Deadline`]; left jobs are skipped when met.
-    by_deadline: BinaryHeap<Reverse<(u8, Instant, u64, u32, u32)>>,
+    /// For [`QueueOrder::Deadline`]; left jobs are skipped when met.
+    by_deadline: BinaryHeap<Reverse<Waiting>>,
     pushed: u64,
     pub(super) len: u32,
 }
@@ -100,7 +103,7 @@ impl Queue {
     /// When the job that has waited longest began to wait (first of the highest filled priority).
     pub(super) fn oldest(&self, jobs: &Jobs) -> Option<Instant> {
         if self.order == QueueOrder::Deadline {
-            let waiting = |entry: &Reverse<(u8, Instant, u64, u32, u32)>| self.is_current(jobs, entry.0);
+            let waiting = |entry: &Reverse<Waiting>| self.is_current(jobs, entry.0);
             return self.by_deadline.iter().filter(|e| waiting(e)).map(|e| jobs[e.0.3].since).min();
         }
         let ends = if self.order == QueueOrder::Fifo { &self.heads } else { &self.tails };
@@ -114,7 +117,7 @@ impl Queue {
         self.by_deadline.push(Reverse((job.priority, job.deadline, self.pushed, slot, job.generation)));
     }
 
-    fn is_current(&self, jobs: &Jobs, entry: (u8, Instant, u64, u32, u32)) -> bool {
+    fn is_current(&self, jobs: &Jobs, entry: Waiting) -> bool {
         let job = &jobs[entry.3];
         job.generation == entry.4 && job.state == JobState::Waiting && job.prev == entry.2 as u32
     }
