@@ -1,0 +1,128 @@
+//! What can be typed: the commands, the flags that hold for all of them, and the way from arguments to an exit code.
+
+use std::process::ExitCode;
+
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::commands::{completions, prices, schema, trace, validate};
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::screen::Screen;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed while running
+  2    wrong use of the command line
+  3    invalid input: a scenario, a trace or a name
+  4    the objective or the budget is not met
+  130  interrupted
+
+Results go to stdout, everything else to stderr. Colours are off where NO_COLOR is set or TERM is dumb.";
+
+const EXAMPLES: &str = "\
+Examples:
+  headroom trace describe requests.csv         what is this traffic like?
+  headroom prices show --accelerator L4        what does an L4 cost, and where?
+  headroom validate launch.toml                is this scenario right?";
+
+/// Know before the spike what it will cost and whether it will hold.
+#[derive(Debug, Parser)]
+#[command(
+    name = "headroom",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    before_long_help = EXAMPLES,
+    after_help = "`--help` shows examples and exit codes.",
+    after_long_help = EXIT_CODES
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct GlobalArgs {
+    /// Print the result as JSON, and errors as JSON on stderr.
+    #[arg(long, global = true, help_heading = "Output")]
+    pub(crate) json: bool,
+    /// No colours.
+    #[arg(long, global = true, help_heading = "Output")]
+    pub(crate) no_color: bool,
+    /// No notes and no progress: results, warnings and errors alone.
+    #[arg(short, long, global = true, help_heading = "Output")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read measured traffic: import it, describe it, fit a generator to it.
+    #[command(subcommand)]
+    Trace(trace::TraceCommand),
+    /// The dated price catalog.
+    #[command(subcommand)]
+    Prices(prices::PricesCommand),
+    /// Check scenarios and the files they name.
+    Validate(validate::ValidateArgs),
+    /// Print the JSON Schema of scenario files.
+    #[command(after_long_help = schema::EXAMPLES)]
+    Schema,
+    /// Print a completion script for a shell.
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs the program on its arguments.
+pub(crate) fn run() -> ExitCode {
+    interrupt::watch();
+    let cli = match parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing is left to be done about a terminal that takes no message.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+        }
+    };
+    let screen = Screen::new(cli.global);
+    match dispatch(&cli.command, &screen) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.show(&screen);
+            failure.exit_code()
+        }
+    }
+}
+
+fn dispatch(command: &Command, screen: &Screen) -> Result<(), Failure> {
+    match command {
+        Command::Trace(command) => trace::run(command, screen),
+        Command::Prices(command) => prices::run(command, screen),
+        Command::Validate(args) => validate::run(args, screen),
+        Command::Schema => schema::run(screen),
+        Command::Completions(args) => completions::run(args, screen),
+    }
+}
+
+/// Parses the arguments; `--no-color` holds for the messages of the parser itself, too.
+fn parse() -> Result<Cli, clap::Error> {
+    let plain = std::env::args_os().any(|argument| argument == "--no-color");
+    let mut command = Cli::command();
+    if plain {
+        command = command.color(ColorChoice::Never);
+    }
+    let matches = command.try_get_matches()?;
+    Cli::from_arg_matches(&matches)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,12 @@
+//! The commands, one file each, and what several of them need.
+
+pub(crate) mod completions;
+pub(crate) mod inputs;
+mod overrides;
+pub(crate) mod parquet_rows;
+pub(crate) mod prices;
+pub(crate) mod run_args;
+pub(crate) mod schema;
+mod spot_zones;
+pub(crate) mod trace;
+pub(crate) mod validate;

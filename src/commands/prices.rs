@@ -1,0 +1,194 @@
+//! `headroom prices`: what the dated catalog says.
+
+use std::collections::BTreeSet;
+
+use clap::{Args, Subcommand, ValueEnum};
+use policy::model::CapacityType;
+use scenarios::catalog::{Catalog, Row, RowFilter};
+use serde::Serialize;
+
+use crate::failure::{Failure, Status, nearest};
+use crate::numerals::figure;
+use crate::screen::Screen;
+use crate::table::{Align, Table};
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  headroom prices show --accelerator L4
+  headroom prices show --provider aws --region us-east-1 --instance g5
+  headroom prices show --capacity-type spot --json
+
+Prices are those of instances per hour, without tax. Every row names its source and its day.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PricesCommand {
+    /// Show the prices of instances.
+    Show(ShowArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_long_help = SHOW_EXAMPLES)]
+pub(crate) struct ShowArgs {
+    /// Only this provider, e.g. `aws`.
+    #[arg(long)]
+    provider: Option<String>,
+    /// Only this region, e.g. `us-east-1`.
+    #[arg(long)]
+    region: Option<String>,
+    /// Only this instance type or family, e.g. `g5` or `g5.xlarge`.
+    #[arg(long, value_name = "TYPE")]
+    instance: Option<String>,
+    /// Only this accelerator, e.g. `A10G`.
+    #[arg(long, value_name = "NAME")]
+    accelerator: Option<String>,
+    /// Only this way of buying.
+    #[arg(long, value_name = "KIND")]
+    capacity_type: Option<Capacity>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Capacity {
+    Spot,
+    OnDemand,
+    Reserved,
+}
+
+/// A row as programs read it.
+#[derive(Serialize)]
+struct PriceRecord<'a> {
+    provider: &'a str,
+    region: &'a str,
+    zone: Option<&'a str>,
+    instance_type: &'a str,
+    accelerator: &'a str,
+    accelerator_count: f64,
+    accelerator_memory_gib: f64,
+    vcpu: u32,
+    memory_gib: f64,
+    capacity_type: &'static str,
+    commitment: Option<&'a str>,
+    price_usd_per_hour: f64,
+    as_of: String,
+    source: &'a str,
+}
+
+pub(crate) fn run(command: &PricesCommand, screen: &Screen) -> Result<(), Failure> {
+    let PricesCommand::Show(args) = command;
+    let catalog = Catalog::embedded();
+    let filter = RowFilter {
+        provider: args.provider.as_deref(),
+        region: args.region.as_deref(),
+        instance_type: args.instance.as_deref(),
+        accelerator: args.accelerator.as_deref(),
+        capacity_type: args.capacity_type.map(|capacity| match capacity {
+            Capacity::Spot => CapacityType::Spot,
+            Capacity::OnDemand => CapacityType::OnDemand,
+            Capacity::Reserved => CapacityType::Reserved,
+        }),
+    };
+    check_names(catalog, filter)?;
+    let rows: Vec<&Row> = catalog.show(filter).collect();
+    if screen.json {
+        return screen.print_json(&rows.iter().map(|row| record(row)).collect::<Vec<_>>());
+    }
+    if rows.is_empty() {
+        screen.note("no price passes all of these filters; leave one out");
+        return Ok(());
+    }
+    screen.print(&table(&rows))
+}
+
+/// Each filter must pass some row by itself: a name that the catalog has nowhere is a mistake, not an empty answer.
+fn check_names(catalog: &Catalog, filter: RowFilter<'_>) -> Result<(), Failure> {
+    let none = RowFilter::default();
+    let names: [(&str, Option<&str>, RowFilter<'_>, fn(&Row) -> &str); 4] = [
+        ("provider", filter.provider, RowFilter { provider: filter.provider, ..none }, |row| &row.provider),
+        ("region", filter.region, RowFilter { region: filter.region, ..none }, |row| &row.region),
+        (
+            "instance type",
+            filter.instance_type,
+            RowFilter { instance_type: filter.instance_type, ..none },
+            |row| &row.instance_type,
+        ),
+        ("accelerator", filter.accelerator, RowFilter { accelerator: filter.accelerator, ..none }, |row| {
+            &row.accelerator
+        }),
+    ];
+    for (what, given, alone, name_of) in names {
+        let Some(given) = given.filter(|_| catalog.show(alone).next().is_none()) else { continue };
+        let known: BTreeSet<&str> = catalog.show(none).map(name_of).collect();
+        let help = match nearest(given, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("the catalog has {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+        };
+        let message = format!("the price catalog has no {what} `{given}`");
+        return Err(Failure::new(Status::InvalidInput, "prices::unknown-name", message).with_help(help));
+    }
+    Ok(())
+}
+
+fn record(row: &Row) -> PriceRecord<'_> {
+    PriceRecord {
+        provider: &row.provider,
+        region: &row.region,
+        zone: row.zone.as_deref(),
+        instance_type: &row.instance_type,
+        accelerator: &row.accelerator,
+        accelerator_count: row.accelerator_count,
+        accelerator_memory_gib: row.accelerator_memory_gib,
+        vcpu: row.vcpu,
+        memory_gib: row.memory_gib,
+        capacity_type: row.capacity_type.name(),
+        commitment: row.commitment.as_deref(),
+        price_usd_per_hour: row.price.as_f64(),
+        as_of: row.as_of.to_string(),
+        source: &row.source,
+    }
+}
+
+/// The rows, with a number for each source and the sources below.
+fn table(rows: &[&Row]) -> String {
+    let mut sources: Vec<&str> = Vec::new();
+    let mut table = Table::new(&[
+        ("provider", Align::Left),
+        ("region", Align::Left),
+        ("zone", Align::Left),
+        ("instance", Align::Left),
+        ("accelerator", Align::Left),
+        ("GiB", Align::Right),
+        ("vCPU", Align::Right),
+        ("capacity", Align::Left),
+        ("USD/h", Align::Right),
+        ("as of", Align::Left),
+        ("source", Align::Left),
+    ]);
+    for row in rows {
+        let source = sources.iter().position(|source| *source == row.source).unwrap_or_else(|| {
+            sources.push(&row.source);
+            sources.len() - 1
+        });
+        let capacity = match &row.commitment {
+            Some(commitment) => format!("{} ({commitment})", row.capacity_type.name()),
+            None => row.capacity_type.name().to_owned(),
+        };
+        table.push(vec![
+            row.provider.clone(),
+            row.region.clone(),
+            row.zone.clone().unwrap_or_default(),
+            row.instance_type.clone(),
+            format!("{} x {}", figure(row.accelerator_count), row.accelerator),
+            figure(row.accelerator_memory_gib),
+            row.vcpu.to_string(),
+            capacity,
+            format!("{:.4}", row.price.as_f64()),
+            row.as_of.to_string(),
+            format!("[{}]", source + 1),
+        ]);
+    }
+    let mut text = table.text("");
+    text.push_str("\nSources:\n");
+    for (number, source) in sources.iter().enumerate() {
+        text.push_str(&format!("[{}] {source}\n", number + 1));
+    }
+    text
+}
