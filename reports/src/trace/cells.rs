@@ -117,6 +117,13 @@ impl Numbers {
 impl Texts {
     pub(super) fn read(path: &str, frame: &DataFrame, name: &str) -> Result<Self, TraceError> {
         let column = find(path, frame, name)?;
+        // Labels that the file keeps by number (pandas categories) are texts again here.
+        let labels = match column.dtype() {
+            DataType::Categorical(..) | DataType::Enum(..) => column.cast(&DataType::String),
+            _ => Ok(column.clone()),
+        };
+        let column = &labels
+            .map_err(|error| TraceError::Corrupt { path: path.to_owned(), detail: error.to_string() })?;
         if let Ok(texts) = column.str() {
             return Ok(Self::Text(texts.into_iter().map(|text| text.map(str::to_owned)).collect()));
         }

@@ -180,8 +180,14 @@ fn guarded<T>(path: &str, decode: impl FnOnce() -> PolarsResult<T>) -> Result<T,
 
 fn check_columns(path: &str, schema: &ArrowSchema, columns: &Columns) -> Result<(), TraceError> {
     for column in columns.names() {
-        if schema.get(column).is_some() {
-            continue;
+        match schema.get(column) {
+            Some(field) if field.dtype().is_nested() => {
+                let (column, found) = (column.to_owned(), "lists or records".to_owned());
+                let remedy = "a column of single values is needed; choose another".to_owned();
+                return Err(TraceError::WrongType { path: path.to_owned(), column, found, remedy });
+            }
+            Some(_) => continue,
+            None => {}
         }
         let like = |name: &str| strsim::jaro_winkler(&name.to_lowercase(), &column.to_lowercase());
         let nearest = schema.iter_names().map(|name| (like(name), name)).max_by(|a, b| a.0.total_cmp(&b.0));

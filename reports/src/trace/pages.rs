@@ -22,7 +22,7 @@ pub(super) fn check(mut file: &File, group: &RowGroupMetadata, names: &[String])
             continue;
         };
         if path.len() > 1 {
-            return Err(format!("column `{name}` holds lists or records; choose another"));
+            return Err(format!("column `{name}` has parts that the file's schema does not show"));
         }
         let range = column.byte_range();
         if range.start >= range.end || range.end > file_bytes {

@@ -2,7 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use polars::prelude::{
-    Column as PolarsColumn, DataType, NamedFrom, ParquetWriter, Series, TimeUnit as PolarsUnit,
+    Categories, Column as PolarsColumn, DataType, NamedFrom, ParquetWriter, Series, TimeUnit as PolarsUnit,
 };
 use tempfile::TempDir;
 
@@ -158,6 +158,16 @@ fn a_faulty_cell_or_column_is_named_with_its_remedy() {
         assert!(error.contains(message), "`{error}` should say `{message}`");
         assert!(error.contains("trace.parquet"), "{error}");
     }
+}
+
+#[test]
+fn categories_are_labels() {
+    let labels = column("where", ["us", "eu", "us"]);
+    let kind = DataType::from_categories(Categories::global());
+    let file = vec![column("at", [1_i64, 2, 3]), labels.cast(&kind).expect("categories")];
+    let mapping = Columns { region: Some("where".to_owned()), ..columns(TimeUnit::Nanos) };
+    let rows = read(file, &mapping).expect("read");
+    assert_eq!(rows[2].region.as_deref(), Some("us"));
 }
 
 #[test]
