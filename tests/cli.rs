@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use reports::parquet::{Cell, Column, Origin, Provenance, Table, write_table};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -41,11 +42,12 @@ struct Desk {
 
 impl Desk {
     fn new(files: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a folder can be made");
         for (name, text) in files {
             let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
+            fs::create_dir_all(path.parent().expect("a file lies in a folder"))
+                .expect("a folder can be made");
+            fs::write(path, text).expect("a file can be written");
         }
         Self { folder }
     }
@@ -58,7 +60,7 @@ impl Desk {
     }
 
     fn run(&self, args: &[&str]) -> Ran {
-        Ran { args: args.join(" "), output: self.command(args).output().unwrap() }
+        Ran { args: args.join(" "), output: self.command(args).output().expect("the program starts") }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -73,12 +75,12 @@ struct Ran {
 
 impl Ran {
     fn stdout(&self) -> String {
-        String::from_utf8(self.output.stdout.clone()).unwrap()
+        String::from_utf8(self.output.stdout.clone()).expect("results are UTF-8")
     }
 
     /// Stderr with line breaks and the frames around errors taken out, so that texts can be looked for.
     fn stderr(&self) -> String {
-        let text = String::from_utf8(self.output.stderr.clone()).unwrap();
+        let text = String::from_utf8(self.output.stderr.clone()).expect("messages are UTF-8");
         let lines = text.lines().map(|line| line.trim().trim_start_matches(['│', '×']).trim());
         lines.collect::<Vec<_>>().join(" ")
     }
@@ -266,6 +268,46 @@ fn imported_traces_need_no_mapping_and_describe_alike() {
     assert_eq!(desk.run(&["-q", "trace", "import", "n.csv", "--out", "q.csv"]).ends(0, &[]).stderr(), "");
     let left = fs::read_dir(desk.folder.path()).unwrap().count();
     assert_eq!(left, ["t.csv", "n.csv", "n.jsonl", "m.csv", "q.csv"].len(), "no part of a file stays behind");
+}
+
+/// A request of a Parquet trace.
+#[derive(Clone)]
+struct Request {
+    at_s: f64,
+    class: &'static str,
+}
+
+static REQUESTS: Table<Request> = Table {
+    name: "requests",
+    columns: &[
+        Column { name: "time_s", cell: Cell::F64(|row| row.at_s) },
+        Column { name: "at_ms", cell: Cell::U64(|row| (row.at_s * 1e3) as u64) },
+        Column { name: "class", cell: Cell::Text(|row| row.class) },
+    ],
+};
+
+#[test]
+fn parquet_traces_are_read_with_and_without_a_mapping() {
+    let desk = Desk::new(&[("s.toml", SCENARIO), ("z/us-east-1a_v100_1.json", ZONE)]);
+    let provenance = Provenance { origin: Origin::Simulated, facts: Vec::new() };
+    let rows = [(0.0, "free"), (1.5, "paid"), (4.0, "free")].map(|(at_s, class)| Request { at_s, class });
+    write_table(desk.folder.path(), &REQUESTS, &provenance, &rows).unwrap();
+    let describe = ["trace", "describe", "requests.parquet", "--json"];
+    for mapping in [&[][..], &["--time", "at_ms", "--time-unit", "ms"]] {
+        let json = desk.run(&[&describe[..], mapping].concat()).json();
+        assert_eq!((json["count"].as_f64(), json["span_s"].as_f64()), (Some(3.0), Some(4.0)), "{mapping:?}");
+        assert_eq!(json["sha256"].as_str().map(str::len), Some(64));
+    }
+    let columns = [&describe[..3], &["--time", "at_m", "--time-unit", "ms"]].concat();
+    desk.run(&columns).ends(3, &["trace::missing-column", "did you mean `at_ms`?"]);
+    desk.run(&[&describe[..3], &["--time", "at_ms"]].concat()).ends(3, &["--time-unit"]);
+    desk.run(&["trace", "import", "requests.parquet", "--out", "n.csv"]).ends(0, &["3 requests over 4s"]);
+    assert_eq!(fs::read_to_string(desk.path("n.csv")).unwrap(), "time_s,class\n0,free\n1.5,paid\n4,free\n");
+    let validate = ["validate", "s.toml", "--spot-trace", "z", "--trace", "requests.parquet"];
+    desk.run(&validate).ends(0, &[]);
+    let whole = fs::read(desk.path("requests.parquet")).unwrap();
+    fs::write(desk.path("requests.parquet"), &whole[..whole.len() / 2]).unwrap();
+    desk.run(&validate).ends(3, &["requests.parquet` is cut off"]);
 }
 
 #[test]

@@ -98,30 +98,53 @@ pub(crate) fn run(command: &PricesCommand, screen: &Screen) -> Result<(), Failur
     screen.print(&table(&rows))
 }
 
+/// Names that a filter may give.
+#[derive(Clone, Copy, Debug)]
+enum NameKind {
+    Provider,
+    Region,
+    InstanceType,
+    Accelerator,
+}
+
+impl NameKind {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Provider => "provider",
+            Self::Region => "region",
+            Self::InstanceType => "instance type",
+            Self::Accelerator => "accelerator",
+        }
+    }
+
+    fn of(self, row: &Row) -> &str {
+        match self {
+            Self::Provider => &row.provider,
+            Self::Region => &row.region,
+            Self::InstanceType => &row.instance_type,
+            Self::Accelerator => &row.accelerator,
+        }
+    }
+}
+
 /// Each filter must pass some row by itself: a name that the catalog has nowhere is a mistake, not an empty answer.
 fn check_names(catalog: &Catalog, filter: RowFilter<'_>) -> Result<(), Failure> {
     let none = RowFilter::default();
-    let names: [(&str, Option<&str>, RowFilter<'_>, fn(&Row) -> &str); 4] = [
-        ("provider", filter.provider, RowFilter { provider: filter.provider, ..none }, |row| &row.provider),
-        ("region", filter.region, RowFilter { region: filter.region, ..none }, |row| &row.region),
-        (
-            "instance type",
-            filter.instance_type,
-            RowFilter { instance_type: filter.instance_type, ..none },
-            |row| &row.instance_type,
-        ),
-        ("accelerator", filter.accelerator, RowFilter { accelerator: filter.accelerator, ..none }, |row| {
-            &row.accelerator
-        }),
+    let RowFilter { provider, region, instance_type, accelerator, .. } = filter;
+    let names = [
+        (NameKind::Provider, provider, RowFilter { provider, ..none }),
+        (NameKind::Region, region, RowFilter { region, ..none }),
+        (NameKind::InstanceType, instance_type, RowFilter { instance_type, ..none }),
+        (NameKind::Accelerator, accelerator, RowFilter { accelerator, ..none }),
     ];
-    for (what, given, alone, name_of) in names {
+    for (kind, given, alone) in names {
         let Some(given) = given.filter(|_| catalog.show(alone).next().is_none()) else { continue };
-        let known: BTreeSet<&str> = catalog.show(none).map(name_of).collect();
+        let known: BTreeSet<&str> = catalog.show(none).map(|row| kind.of(row)).collect();
         let help = match nearest(given, known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("the catalog has {}", known.into_iter().collect::<Vec<_>>().join(", ")),
         };
-        let message = format!("the price catalog has no {what} `{given}`");
+        let message = format!("the price catalog has no {} `{given}`", kind.text());
         return Err(Failure::new(Status::InvalidInput, "prices::unknown-name", message).with_help(help));
     }
     Ok(())

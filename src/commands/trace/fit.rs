@@ -71,13 +71,13 @@ pub(crate) fn run(args: &FitArgs, screen: &Screen) -> Result<(), Failure> {
         table.push(vec![
             format!("{}{decay}", candidate.shape.kind()),
             candidate.parameters.to_string(),
-            format!("{:.3}", candidate.r2),
+            format!("{:.3}", (candidate.r2 * 1e3).round() / 1e3 + 0.0),
             format!("{:.0}", candidate.aic),
             chosen.to_owned(),
         ]);
     }
     screen.note("");
-    screen.note(table.text("").trim_end());
+    screen.note(&table.text(""));
     screen.note(&format!(
         "explains {} of the variance of the rate on {} s bins; fitted peak {} times the measured one; counts about it \
          {} times as dispersed as Poisson",

@@ -91,6 +91,9 @@ pub(super) fn advised(failure: Failure) -> Failure {
         "trace::bad-value" if mistake.message.contains("time") => {
             "--time-unit says what the time column holds: s, ms, us, ns or datetime"
         }
+        "trace::wrong-type" => {
+            "check the column, and for a time column --time-unit: s, ms, us or ns for numbers, else datetime"
+        }
         "trace::unsorted" => "--sort accepts rows in any order",
         "trace::too-many-rows" => "--bin 1min counts rows per minute while they stream",
         "trace::too-many-bins" => "--bin 1h makes wider bins; check --time-unit as well",
