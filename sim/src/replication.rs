@@ -78,7 +78,6 @@ pub struct Replication<'a> {
     replication: u64,
     dispatcher: Dispatcher,
     outputs: Vec<Output>,
-    work: Vec<Output>,
     calendar: Calendar<Event>,
     arrivals: ArrivalFeed,
     pipeline: Pipeline,
@@ -166,7 +165,6 @@ impl<'a> Replication<'a> {
             sample: Reservoir::new(JOB_ROWS_MAX),
             sample_words: 0,
             check_every: None,
-            work: Vec::with_capacity(64),
             calendar: Calendar::new(),
             reasks: ReaskTable::default(),
             dispatcher,
@@ -296,22 +294,20 @@ impl<'a> Replication<'a> {
     /// Answers everything that follows from the last input.
     #[inline]
     fn drain(&mut self) {
-        while !self.outputs.is_empty() {
-            std::mem::swap(&mut self.outputs, &mut self.work);
-            let mut work = std::mem::take(&mut self.work);
-            for output in &work {
-                self.perform(output);
-            }
-            work.clear();
-            self.work = work;
+        // By index: performing one output may append others, and the buffer stays where it is.
+        let mut next = 0;
+        while next < self.outputs.len() {
+            self.perform(next);
+            next += 1;
         }
+        self.outputs.clear();
     }
 
     #[inline]
-    fn perform(&mut self, output: &Output) {
-        match *output {
-            Output::Started(ref started) => self.started(started),
-            Output::Ended(ref ended) => self.ended(ended),
+    fn perform(&mut self, index: usize) {
+        match self.outputs[index] {
+            Output::Started(started) => self.started(&started),
+            Output::Ended(ended) => self.ended(&ended),
             Output::Accepted { job, tag } => self.accepted(job, tag),
             Output::Rejected { tag, class, region, .. } => self.rejected(tag, class, region),
             Output::Revoked { lease, .. } => self.revoked(lease),
@@ -439,7 +435,8 @@ impl<'a> Replication<'a> {
     #[inline]
     fn begin_step(&mut self, slot: u32) {
         loop {
-            let progress = self.pipeline.progress[slot as usize];
+            let progress = &self.pipeline.progress[slot as usize];
+            let token = progress.token;
             let stage = &self.pipeline.stages[progress.stage as usize];
             let Some(step) = stage.steps.get(progress.step as usize) else {
                 return self.finish_stage(slot);
@@ -474,7 +471,7 @@ impl<'a> Replication<'a> {
             }
             self.pipeline.progress[slot as usize].step_started = self.now;
             if time > 0 {
-                let event = Event::StepDone { slot, token: progress.token };
+                let event = Event::StepDone { slot, token };
                 self.calendar.push(self.now.saturating_add(time), EventClass::Completion, event);
                 return;
             }
@@ -485,11 +482,11 @@ impl<'a> Replication<'a> {
     /// Notes the end of the present step and moves to the next.
     #[inline]
     fn end_step(&mut self, slot: u32) {
-        let progress = self.pipeline.progress[slot as usize];
+        let progress = &mut self.pipeline.progress[slot as usize];
         let step = &self.pipeline.stages[progress.stage as usize].steps[progress.step as usize];
         let took = self.now - progress.step_started;
         match step.kind {
-            WorkKind::Compute => self.pipeline.progress[slot as usize].compute_ns += took,
+            WorkKind::Compute => progress.compute_ns += took,
             WorkKind::Transfer { stat, .. } if progress.measured => {
                 self.outcome.transfers[stat as usize].2.record(took);
             }
@@ -530,7 +527,7 @@ impl<'a> Replication<'a> {
     }
 
     fn finish_stage(&mut self, slot: u32) {
-        let progress = self.pipeline.progress[slot as usize];
+        let progress = &self.pipeline.progress[slot as usize];
         let failure = self.pipeline.stages[progress.stage as usize].failure;
         let mut result = StageResult::Done;
         if failure > 0.0 {

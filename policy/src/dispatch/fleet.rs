@@ -153,14 +153,16 @@ impl Dispatcher {
             InstanceState::Terminating => return self.instances.remove(id),
             InstanceState::Requested | InstanceState::Loading => {
                 let pool = self.instances[id].pool;
+                self.instances[id].is_gone = true;
                 self.give_up_start(now, id, InstanceEnd::Interrupted, out);
-                self.forget_termination(id, out);
+                self.instances.remove(id);
                 return self.interrupted(now, pool, out);
             }
             InstanceState::Ready | InstanceState::Draining => {}
         }
         let pool = self.instances[id].pool;
         self.instances[id].end = InstanceEnd::Interrupted;
+        self.instances[id].is_gone = true;
         if before == InstanceState::Ready {
             self.leave_ready(id);
             self.instances[id].state = InstanceState::Draining;
@@ -173,19 +175,10 @@ impl Dispatcher {
         while self.instances[id].state == InstanceState::Draining {
             self.requeue(now, self.instances[id].first_job, out);
         }
-        self.forget_termination(id, out);
+        self.instances.remove(id);
         if before == InstanceState::Ready {
             self.interrupted(now, pool, out);
         }
-    }
-
-    /// Takes back the request to terminate an instance that is gone already, and frees its id.
-    fn forget_termination(&mut self, id: InstanceId, out: &mut Vec<Output>) {
-        let asked = |output: &Output| matches!(output, Output::Terminate { instance, .. } if *instance == id);
-        if let Some(at) = out.iter().rposition(asked) {
-            out.remove(at);
-        }
-        self.instances.remove(id);
     }
 
     pub(super) fn instance_gone(&mut self, id: InstanceId) {
@@ -226,7 +219,9 @@ impl Dispatcher {
     pub(super) fn terminate(&mut self, now: Instant, id: InstanceId, out: &mut Vec<Output>) {
         let (pool, end) = (self.instances[id].pool, self.instances[id].end);
         out.push(Output::InstanceEnded(Box::new(self.life(id, now, end))));
-        out.push(Output::Terminate { instance: id, pool });
+        if !self.instances[id].is_gone {
+            out.push(Output::Terminate { instance: id, pool });
+        }
         let seat = self.instances[id].seat;
         self.instances[id].state = InstanceState::Terminating;
         self.pools[pool.index()].draining -= 1;
@@ -237,7 +232,9 @@ impl Dispatcher {
     fn give_up_start(&mut self, now: Instant, id: InstanceId, end: InstanceEnd, out: &mut Vec<Output>) {
         let pool = self.instances[id].pool;
         out.push(Output::InstanceEnded(Box::new(self.life(id, now, end))));
-        out.push(Output::Terminate { instance: id, pool });
+        if !self.instances[id].is_gone {
+            out.push(Output::Terminate { instance: id, pool });
+        }
         let seat = self.instances[id].seat;
         self.instances[id].state = InstanceState::Terminating;
         self.pools[pool.index()].starting -= 1;

@@ -38,6 +38,8 @@ pub(super) struct Instance {
     pub(super) busy_ns: u64,
     /// Why it will end, once it drains or terminates.
     pub(super) end: InstanceEnd,
+    /// The machine is gone already: nobody has to be asked to terminate it.
+    pub(super) is_gone: bool,
 }
 
 impl Instance {
@@ -65,6 +67,7 @@ impl Instances {
             busy: [0; SLOT_KINDS_MAX],
             busy_ns: 0,
             end: InstanceEnd::Released,
+            is_gone: false,
         };
         if let Some(slot) = self.free.pop() {
             self.slots[slot as usize] = instance;

@@ -207,8 +207,9 @@ struct Curve {
     step_ns: f64,
     step_end: f64,
     horizon: f64,
-    /// Arrivals per nanosecond in this step.
+    /// Arrivals per nanosecond in this step, and its inverse.
     rate: f64,
+    gap_ns: f64,
     /// The rate is certainly constant and never burst.
     steady: bool,
     noise: Option<Noise>,
@@ -249,6 +250,7 @@ impl Curve {
             step_end: 0.0,
             horizon: horizon as f64,
             rate: 0.0,
+            gap_ns: f64::INFINITY,
             steady,
             noise,
         };
@@ -264,6 +266,7 @@ impl Curve {
             rate *= gamma_mean_one(noise.shape, noise.stream.child(window));
         }
         self.rate = rate;
+        self.gap_ns = 1.0 / rate;
         self.step_end += self.step_ns;
     }
 
@@ -274,7 +277,7 @@ impl Curve {
         loop {
             let room = (self.step_end - self.at) * self.rate;
             if mass < room {
-                self.at += mass / self.rate;
+                self.at += mass * self.gap_ns;
                 return if self.at < self.horizon { self.at as u64 } else { u64::MAX };
             }
             if self.step_end >= self.horizon {
