@@ -1,6 +1,6 @@
 //! Pools: what is bought, for how much, how it starts and how it is lost.
 
-use policy::model::{Billing, CapacityType, Offering, Pool, RegionId, SLOT_KINDS_MAX};
+use policy::model::{Billing, CapacityType, Offering, POOL_INSTANCES_MAX, Pool, RegionId, SLOT_KINDS_MAX};
 use policy::units::{Duration, Usd, UsdPerHour};
 
 use super::{Resolver, share};
@@ -252,10 +252,11 @@ impl Resolver<'_> {
     }
 }
 
-/// Initial, fewest and most instances; an external pool has none.
+/// Initial, fewest and most instances; an external pool has none, and takes at most as many calls at once.
 fn counts(file: &PoolFile, capacity_type: CapacityType) -> (u32, u32, u32) {
     if capacity_type == CapacityType::External {
-        return (0, 0, 0);
+        let calls_max = file.external.as_ref().and_then(|external| external.concurrency_max);
+        return (0, 0, calls_max.unwrap_or(POOL_INSTANCES_MAX).min(POOL_INSTANCES_MAX));
     }
     let count_min = file.count_min.unwrap_or(defaults::COUNT_MIN);
     let count_initial = file.count.unwrap_or(count_min);
