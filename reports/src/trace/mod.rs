@@ -11,7 +11,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use polars::prelude::{ArrowSchema, DataFrame, ParallelStrategy, ParquetReader, PolarsResult, SerReader};
+use polars::prelude::{
+    ArrowDataType, ArrowSchema, DataFrame, ParallelStrategy, ParquetReader, PolarsResult, SerReader,
+};
 use polars_parquet::read::FileMetadata;
 
 use cells::{Numbers, Texts, Times};
@@ -181,7 +183,9 @@ fn guarded<T>(path: &str, decode: impl FnOnce() -> PolarsResult<T>) -> Result<T,
 fn check_columns(path: &str, schema: &ArrowSchema, columns: &Columns) -> Result<(), TraceError> {
     for column in columns.names() {
         match schema.get(column) {
-            Some(field) if field.dtype().is_nested() => {
+            Some(field)
+                if field.dtype().is_nested() && !matches!(field.dtype(), ArrowDataType::Dictionary(..)) =>
+            {
                 let (column, found) = (column.to_owned(), "lists or records".to_owned());
                 let remedy = "a column of single values is needed; choose another".to_owned();
                 return Err(TraceError::WrongType { path: path.to_owned(), column, found, remedy });
