@@ -46,6 +46,15 @@ struct Work {
     stage: StageId,
     instance: Option<InstanceId>,
     pool: Option<PoolId>,
+    /// When the lease ends unless it is renewed.
+    until: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Inside {
+    job: JobId,
+    /// When it expires unless it runs.
+    expires: Instant,
 }
 
 /// A dispatcher, and what its outputs alone let a driver believe.
@@ -56,7 +65,7 @@ struct Judge {
     now: Instant,
     outputs: Vec<Output>,
     /// Jobs inside, by slot.
-    jobs: BTreeMap<u32, JobId>,
+    jobs: BTreeMap<u32, Inside>,
     /// Leases in force, by slot.
     work: BTreeMap<u32, Work>,
     machines: Vec<Machine>,
@@ -175,7 +184,7 @@ impl Judge {
                 JobId { slot: u32::from(bytes.byte() % 4), generation: u32::from(bytes.byte() % 4) };
             return bytes.pick(&self.old_jobs).unwrap_or(made_up);
         }
-        let inside: Vec<JobId> = self.jobs.values().copied().collect();
+        let inside: Vec<JobId> = self.jobs.values().map(|inside| inside.job).collect();
         bytes.pick(&inside).unwrap_or(JobId { slot: u32::MAX, generation: 0 })
     }
 
@@ -270,7 +279,9 @@ impl Judge {
         let in_force = |lease: &Lease| self.work.get(&lease.slot).is_some_and(|work| work.lease == *lease);
         match input {
             Input::LeaseRenewed { lease } | Input::StageFinished { lease, .. } => in_force(lease),
-            Input::JobCancelled { job, .. } => self.jobs.get(&job.slot) == Some(job),
+            Input::JobCancelled { job, .. } => {
+                self.jobs.get(&job.slot).is_some_and(|inside| inside.job == *job)
+            }
             Input::InstanceBooted { instance } => self.seen(*instance) == Requested,
             Input::InstanceReady { instance } => matches!(self.seen(*instance), Requested | Booted),
             Input::LaunchFailed { instance } => {
@@ -299,6 +310,20 @@ impl Judge {
         }
         self.learn(input);
         self.agree();
+        if input == Input::TimeReached {
+            self.nothing_is_overdue();
+        }
+    }
+
+    /// Once the time was reached, no lease and no waiting job is past its end.
+    fn nothing_is_overdue(&self) {
+        for work in self.work.values() {
+            assert!(work.until > self.now, "{}: {work:?} should have been revoked", self.at());
+        }
+        for (slot, inside) in &self.jobs {
+            let waits = !self.work.contains_key(slot);
+            assert!(!waits || inside.expires > self.now, "{}: {inside:?} should have expired", self.at());
+        }
     }
 
     /// What the input itself tells a driver.
@@ -309,6 +334,12 @@ impl Judge {
         match *input {
             Input::JobArrived { .. } => self.arrived += 1,
             Input::StageFinished { lease, .. } => self.release(lease),
+            Input::LeaseRenewed { lease } => {
+                let work = self.work.get_mut(&lease.slot).expect("a lease that is news is in force");
+                if let Some(length) = self.system.stages[work.stage.index()].lease {
+                    work.until = self.now + length;
+                }
+            }
             Input::InstanceBooted { instance } => self.machines[instance.index()].seen = Seen::Booted,
             Input::InstanceReady { instance } => self.machines[instance.index()].seen = Seen::Ready,
             Input::LaunchFailed { instance }
@@ -345,13 +376,23 @@ impl Judge {
             let at = format!("{}: {input:?} gave {output:?}", self.at());
             match output {
                 Output::Accepted { job, .. } => {
-                    assert!(self.jobs.insert(job.slot, job).is_none(), "{at}: the slot is taken");
+                    let Input::JobArrived { class, .. } = input else { panic!("{at}: nobody arrived") };
+                    let class = &self.system.classes[class.index()];
+                    let limit = class.deadline.filter(|_| class.expires);
+                    let expires = limit.map_or(Instant::NEVER, |limit| self.now + limit);
+                    let before = self.jobs.insert(job.slot, Inside { job, expires });
+                    assert!(before.is_none(), "{at}: the slot is taken");
                 }
                 Output::Rejected { .. } => self.rejected += 1,
                 Output::Started(started) => self.start(&started, &at),
                 Output::Revoked { lease, instance } => {
                     let work = self.work.get(&lease.slot).unwrap_or_else(|| panic!("{at}: not in force"));
                     assert_eq!(work.instance, instance, "{at}");
+                    assert!(
+                        input != Input::TimeReached || work.until <= self.now,
+                        "{at}: the lease runs until {}",
+                        work.until
+                    );
                     self.release(lease);
                 }
                 Output::Ended(ended) => self.end(&ended, &at),
@@ -387,11 +428,13 @@ impl Judge {
     }
 
     fn start(&mut self, started: &Started, at: &str) {
+        let length = self.system.stages[started.stage.index()].lease;
         let work = Work {
             lease: started.lease,
             stage: started.stage,
             instance: started.instance,
             pool: started.pool,
+            until: length.map_or(Instant::NEVER, |length| self.now + length),
         };
         assert!(self.jobs.contains_key(&started.lease.slot), "{at}: no such job");
         assert!(self.work.insert(started.lease.slot, work).is_none(), "{at}: it runs already");
@@ -420,7 +463,8 @@ impl Judge {
     }
 
     fn end(&mut self, ended: &Ended, at: &str) {
-        assert_eq!(self.jobs.remove(&ended.job.slot), Some(ended.job), "{at}: it was not inside");
+        let inside = self.jobs.remove(&ended.job.slot).map(|inside| inside.job);
+        assert_eq!(inside, Some(ended.job), "{at}: it was not inside");
         assert!(!self.work.contains_key(&ended.job.slot), "{at}: its lease was not revoked");
         let index = JobOutcome::ALL.iter().position(|outcome| *outcome == ended.outcome);
         self.ended[index.expect("every outcome is listed")] += 1;
@@ -451,8 +495,12 @@ impl Judge {
         assert_eq!(totals.rejected, self.rejected, "{at}");
         let mut live = self.dispatcher.live_jobs();
         live.sort();
-        assert!(live.iter().eq(self.jobs.values()), "{at}: jobs inside {live:?}, known {:?}", self.jobs);
-        for job in self.jobs.values() {
+        assert!(
+            live.iter().eq(self.jobs.values().map(|inside| &inside.job)),
+            "{at}: jobs inside {live:?}, known {:?}",
+            self.jobs
+        );
+        for Inside { job, .. } in self.jobs.values() {
             let known = self.work.get(&job.slot).map(|work| work.lease);
             assert_eq!(self.dispatcher.lease_of(*job), known, "{at}: {job:?}");
         }

@@ -330,6 +330,25 @@ fn cancelled_job_leaves_a_queue_by_deadline_at_once() {
 }
 
 #[test]
+fn many_cancelled_jobs_leave_the_others_in_order() {
+    let mut system = plain(1);
+    system.queue_order = QueueOrder::Deadline;
+    system.classes = vec![class("default", 0, Some(secs(9000)), false)];
+    let mut desk = Desk::ready(system);
+    let mut running = desk.job();
+    let waiting: Vec<JobId> = (0..400).map(|_| desk.job()).collect();
+    let (kept, cancelled): (Vec<JobId>, Vec<JobId>) = waiting.iter().partition(|job| job.slot % 8 == 0);
+    for job in cancelled {
+        desk.give(Input::JobCancelled { job, scope: CancelScope::BeforeService });
+    }
+    for job in kept {
+        desk.done(desk.lease(running));
+        assert!(desk.runs(job), "{job:?} is next");
+        running = job;
+    }
+}
+
+#[test]
 fn patience_ends_when_service_begins() {
     let mut desk = Desk::ready(plain(1));
     let (running, waiting) = (desk.job(), desk.job());
