@@ -345,7 +345,8 @@ fn scenarios_are_checked_with_place_and_remedy() {
     );
     desk.run(&["validate", "bad.toml"])
         .ends(3, &["scenario::unknown-key", "bad.toml:14:1", "did you mean `count`?"]);
-    desk.run(&["validate", "godo.toml"]).ends(3, &["could not read scenario `godo.toml`"]);
+    desk.run(&["validate", "godo.toml"])
+        .ends(3, &["could not read scenario `godo.toml`", "did you mean `good.toml`?"]);
     desk.run(&["validate", "good.toml", "--set", "run.sed=2"]).ends(3, &["run.sed", "did you mean `seed`?"]);
     desk.run(&["validate", "good.toml", "--set", "nonsense"]).ends(3, &["scenario::override"]);
     let json = desk.run(&["validate", "good.toml", "bad.toml", "--json"]).ends(3, &[]);

@@ -13,7 +13,7 @@ use super::overrides;
 use super::parquet_rows;
 use super::run_args::OverrideArgs;
 use super::spot_zones::{Choice, SpotPool, assign};
-use crate::failure::{Failure, Status};
+use crate::failure::{Failure, Status, nearest_file};
 use crate::screen::Screen;
 
 /// Columns that hold the time where nobody named one. Those without a unit hold calendar times or seconds.
@@ -31,6 +31,10 @@ pub(crate) const TIME_COLUMNS: [(&str, Option<TimeUnit>); 6] = [
 /// # Errors
 /// All mistakes of the scenario, the flags and the spot traces.
 pub(crate) fn load_scenario(path: &Path, args: &OverrideArgs, screen: &Screen) -> Result<Loaded, Failure> {
+    if let Some(near) = nearest_file(path).filter(|_| !path.exists()) {
+        let read = scenarios::load(path, &[]).map_err(Failure::from);
+        return read.map_err(|failure| failure.with_help(format!("did you mean `{near}`?")));
+    }
     let mut changes = overrides::of_flags(args);
     for text in &args.trace {
         let (source, file) = overrides::split_source(text, Path::new(text).exists());
