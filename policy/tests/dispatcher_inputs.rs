@@ -544,6 +544,7 @@ impl Judge {
 }
 
 /// `count` random sequences of up to `length` bytes, each begun with the system's number.
+#[cfg(test)]
 fn random_sequences(name: &str, count: u64, length: u64) {
     let chance = Stream::new(2024, 0, name);
     for sequence in 0..count {

@@ -10,6 +10,7 @@
 //! place where a job changes its state. A report under an old lease changes nothing, so a worker that died, hung or
 //! reappeared does no harm.
 
+mod admit;
 mod check;
 mod fleet;
 mod flow;
