@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{completions, prices, schema, trace, validate};
+use crate::commands::run_args::{CompareArgs, PlanArgs, SimulateArgs};
+use crate::commands::{compare, completions, plan, prices, schema, simulate, trace, validate};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::screen::Screen;
@@ -22,6 +23,8 @@ Results go to stdout, everything else to stderr. Colours are off where NO_COLOR 
 
 const EXAMPLES: &str = "\
 Examples:
+  headroom plan launch.toml                    which fleet, at what cost, and what does it survive?
+  headroom simulate launch.toml                what happens with the scenario as it is written?
   headroom trace describe requests.csv         what is this traffic like?
   headroom prices show --accelerator L4        what does an L4 cost, and where?
   headroom validate launch.toml                is this scenario right?";
@@ -60,6 +63,15 @@ pub(crate) struct GlobalArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Search for the cheapest plan that meets the objective, and say what it survives.
+    #[command(after_long_help = plan::EXAMPLES)]
+    Plan(PlanArgs),
+    /// Simulate one scenario.
+    #[command(after_long_help = simulate::EXAMPLES)]
+    Simulate(SimulateArgs),
+    /// Compare scenarios side by side, with paired intervals.
+    #[command(after_long_help = compare::EXAMPLES)]
+    Compare(CompareArgs),
     /// Read measured traffic: import it, describe it, fit a generator to it.
     #[command(subcommand)]
     Trace(trace::TraceCommand),
@@ -98,6 +110,9 @@ pub(crate) fn run() -> ExitCode {
 
 fn dispatch(command: &Command, screen: &Screen) -> Result<(), Failure> {
     match command {
+        Command::Plan(args) => plan::run(args, screen),
+        Command::Simulate(args) => simulate::run(args, screen),
+        Command::Compare(args) => compare::run(args, screen),
         Command::Trace(command) => trace::run(command, screen),
         Command::Prices(command) => prices::run(command, screen),
         Command::Validate(args) => validate::run(args, screen),

@@ -24,10 +24,8 @@ pub(crate) enum Status {
     /// A scenario, a trace or a name is wrong.
     InvalidInput,
     /// It ran, and what was asked for is not met.
-    #[allow(dead_code, reason = "for the commands that check an objective")]
     ObjectiveNotMet,
     /// It was stopped on request.
-    #[allow(dead_code, reason = "for the commands that can stop between replications")]
     Interrupted,
     /// Whoever read stdout has seen enough (`| head`): no mistake at all.
     ReaderGone,
@@ -298,6 +296,16 @@ impl From<sim::replication::SimError> for Failure {
             E::Trace(error) => error.into(),
             E::Violation(error) => Self::new(Status::Failed, "simulation::violation", chain(&error))
                 .with_help("this is a mistake of headroom; please report it with the scenario and its seed"),
+        }
+    }
+}
+
+impl From<sim::plan::PlanError> for Failure {
+    fn from(error: sim::plan::PlanError) -> Self {
+        match error {
+            sim::plan::PlanError::Sim(error) => error.into(),
+            sim::plan::PlanError::Cancelled => Self::new(Status::Interrupted, "plan::stopped", error.to_string()),
+            sim::plan::PlanError::Variant { .. } => Self::new(Status::Failed, "plan::variant", error.to_string()),
         }
     }
 }

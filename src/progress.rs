@@ -27,7 +27,6 @@ impl Progress {
     }
 
     /// Work of `total` equal steps, with the time left, e.g. replications.
-    #[allow(dead_code, reason = "for the commands that run replications")]
     pub(crate) fn steps(screen: &Screen, what: &str, total: u64) -> Self {
         let progress = Self::hidden_or(screen, ProgressBar::new(total));
         let marks = if screen.unicode { "━╸─" } else { "=> " };
@@ -38,9 +37,15 @@ impl Progress {
     }
 
     /// Counts `done` more steps; may be called from any thread.
-    #[allow(dead_code, reason = "for the commands that run replications")]
     pub(crate) fn advance(&self, done: u64) {
         self.bar.inc(done);
+    }
+
+    /// Shows that `done` of `total` steps are complete and what is being done now; may be called from any thread.
+    pub(crate) fn reach(&self, what: &str, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        self.bar.set_message(what.to_owned());
     }
 
     fn hidden_or(screen: &Screen, bar: ProgressBar) -> Self {

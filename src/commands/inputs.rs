@@ -31,9 +31,21 @@ pub(crate) const TIME_COLUMNS: [(&str, Option<TimeUnit>); 6] = [
 /// # Errors
 /// All mistakes of the scenario, the flags and the spot traces.
 pub(crate) fn load_scenario(path: &Path, args: &OverrideArgs, screen: &Screen) -> Result<Loaded, Failure> {
+    Ok(scenarios::load(path, &scenario_overrides(path, args, screen)?)?)
+}
+
+/// Everything that the flags change, as overrides.
+///
+/// # Errors
+/// A trace or a folder that cannot be read.
+pub(crate) fn scenario_overrides(
+    path: &Path,
+    args: &OverrideArgs,
+    screen: &Screen,
+) -> Result<Vec<String>, Failure> {
     if let Some(near) = nearest_file(path).filter(|_| !path.exists()) {
         let read = scenarios::load(path, &[]).map_err(Failure::from);
-        return read.map_err(|failure| failure.with_help(format!("did you mean `{near}`?")));
+        return read.map(|_| Vec::new()).map_err(|failure| failure.with_help(format!("did you mean `{near}`?")));
     }
     let mut changes = overrides::of_flags(args);
     for text in &args.trace {
@@ -43,7 +55,7 @@ pub(crate) fn load_scenario(path: &Path, args: &OverrideArgs, screen: &Screen) -
     if let Some(folder) = &args.spot_trace {
         changes.extend(spot_overrides(path, folder, &changes, screen)?);
     }
-    Ok(scenarios::load(path, &changes)?)
+    Ok(changes)
 }
 
 /// A path that holds wherever the scenario lies; the file must be there.

@@ -1,12 +1,16 @@
 //! The commands, one file each, and what several of them need.
 
+pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod inputs;
 mod overrides;
 pub(crate) mod parquet_rows;
+pub(crate) mod plan;
 pub(crate) mod prices;
 pub(crate) mod run_args;
 pub(crate) mod schema;
+pub(crate) mod simulate;
 mod spot_zones;
+mod summary_text;
 pub(crate) mod trace;
 pub(crate) mod validate;

@@ -15,7 +15,6 @@ pub(crate) fn of_flags(args: &OverrideArgs) -> Vec<String> {
 }
 
 /// The override of `--budget`.
-#[allow(dead_code, reason = "for the command plan")]
 pub(crate) fn of_budget(args: &PlanArgs) -> Option<String> {
     args.budget.as_ref().map(|budget| format!("objective.budget={}", quoted(budget)))
 }

@@ -37,7 +37,6 @@ pub(crate) struct OverrideArgs {
 }
 
 /// Flags of a run.
-#[allow(dead_code, reason = "for the commands that run scenarios")]
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
@@ -51,7 +50,6 @@ pub(crate) struct RunArgs {
 }
 
 /// `headroom simulate`.
-#[allow(dead_code, reason = "for the command simulate")]
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SimulateArgs {
     /// The scenario.
@@ -62,7 +60,6 @@ pub(crate) struct SimulateArgs {
 }
 
 /// `headroom compare`.
-#[allow(dead_code, reason = "for the command compare")]
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CompareArgs {
     /// The scenarios; the first is what the others are compared with.
@@ -73,7 +70,6 @@ pub(crate) struct CompareArgs {
 }
 
 /// `headroom plan`.
-#[allow(dead_code, reason = "for the command plan")]
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PlanArgs {
     /// The scenario.

@@ -44,6 +44,8 @@ const STRESS_STEPS: u32 = 4;
 pub struct PlanOptions {
     /// Threads (≥ 1).
     pub threads: usize,
+    /// Fewer replications: an answer sooner, with wider intervals.
+    pub quick: bool,
 }
 
 /// Watches the search.
@@ -134,6 +136,7 @@ struct Search<'a> {
     inputs: &'a Inputs,
     variant: &'a Variant<'a>,
     threads: usize,
+    quick: bool,
     watch: &'a dyn Watch,
     demand: Demand,
     peak_per_s: f64,
@@ -170,6 +173,7 @@ pub fn search(
         inputs,
         variant,
         threads: options.threads.max(1),
+        quick: options.quick,
         watch,
         demand,
         peak_per_s,
@@ -365,7 +369,7 @@ impl Search<'_> {
     }
 
     fn replications_max(&self) -> usize {
-        (self.base.plan.replications_max as usize).max(FIRST_HEAT)
+        if self.quick { FIRST_HEAT } else { (self.base.plan.replications_max as usize).max(FIRST_HEAT) }
     }
 
     /// Smaller standing fleets for the winner, while the objective still holds.
