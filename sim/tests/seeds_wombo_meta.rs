@@ -27,9 +27,9 @@ fn simulate(file: &str, overrides: &[&str]) -> Summary {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/library").join(file);
     let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
     let loaded = scenarios::load(&path, &overrides).unwrap_or_else(|errors| panic!("{file}: {errors:?}"));
-    let inputs = Inputs::load(&loaded.scenario).unwrap();
+    let inputs = Inputs::load(&loaded.scenario).expect("library scenarios have their files");
     let options = RunOptions { threads: 2, keep: Keep::Statistics };
-    let experiment = run(&loaded.scenario, &inputs, options, &Unwatched).unwrap();
+    let experiment = run(&loaded.scenario, &inputs, options, &Unwatched).expect("library scenarios run");
     summarize(&loaded.scenario, &experiment)
 }
 
@@ -47,7 +47,7 @@ fn provisioned() -> Summary {
 }
 
 fn window<'a>(summary: &'a Summary, name: &str) -> &'a WindowSummary {
-    summary.windows.iter().find(|window| window.name == name).unwrap()
+    summary.windows.iter().find(|window| window.name == name).expect("the scenario has this window")
 }
 
 fn failures(file: &str, overrides: &[&str]) -> [f64; 3] {
@@ -147,10 +147,8 @@ fn rings_delay_and_backoff_take_the_same_spike() {
 
 #[test]
 fn each_half_of_the_cure_alone_fails_in_the_spike() {
-    let alone = [
-        "policy.routing=\"nearest\"",
-        "policy.retry={kind=\"immediate\",attempts_max=200,pause=\"50ms\"}",
-    ];
+    let alone =
+        ["policy.routing=\"nearest\"", "policy.retry={kind=\"immediate\",attempts_max=200,pause=\"50ms\"}"];
     for half in alone {
         let [_, spike, _] = failures("meta-animate.toml", &[half, "run.replications=1"]);
         assert!(spike > 0.05, "{half}: {spike}");
