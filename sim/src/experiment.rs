@@ -8,6 +8,7 @@ use scenarios::scenario::Scenario;
 
 use crate::inputs::Inputs;
 use crate::outcome::Outcome;
+use crate::recurrence;
 use crate::replication::{Keep, Replication, SimError};
 use crate::stats::{Confidence, Interval};
 
@@ -136,5 +137,8 @@ pub fn run_range(
 /// # Errors
 /// [`SimError`] when the scenario cannot run.
 pub fn one(scenario: &Scenario, inputs: &Inputs, number: u64, keep: Keep) -> Result<Outcome, SimError> {
+    if keep == Keep::Statistics && recurrence::permits(scenario) {
+        return recurrence::run(scenario, inputs, number);
+    }
     Replication::new(scenario, inputs, number, keep)?.run()
 }

@@ -7,6 +7,7 @@ pub mod kernel;
 pub mod models;
 pub mod outcome;
 pub mod plan;
+pub mod recurrence;
 pub mod replication;
 pub mod stats;
 pub mod summary;

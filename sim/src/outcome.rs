@@ -3,7 +3,7 @@
 use policy::model::{PoolId, System};
 use policy::records::{DecisionRow, InstanceEnd, InstanceLife, InstanceRow, JobOutcome, JobRow, MinuteRow};
 use policy::units::{Duration, Usd};
-use scenarios::scenario::{Operation, Scenario};
+use scenarios::scenario::{Operation, Scenario, Window};
 
 use crate::stats::{BatchMeans, Histogram};
 use crate::world::TierUse;
@@ -109,6 +109,16 @@ pub struct WindowStats {
     pub latency: Histogram,
 }
 
+/// What decides where a job counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Marks<'a> {
+    pub(crate) windows: &'a [Window],
+    /// Jobs that arrived before are not measured, nanoseconds.
+    pub(crate) warmup: u64,
+    /// Latest latency that is on time, nanoseconds.
+    pub(crate) deadline: u64,
+}
+
 /// Everything one replication measured.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
@@ -175,6 +185,42 @@ impl Outcome {
             spans: vec![Histogram::default(); scenario.spans.len()],
             windows: vec![WindowStats::default(); scenario.windows.len()],
             ..Self::default()
+        }
+    }
+
+    /// Counts an arrival at `at`, nanoseconds.
+    #[inline]
+    pub(crate) fn note_arrival(&mut self, windows: &[Window], at: u64, warmup: u64) {
+        self.jobs.arrived += u64::from(at >= warmup);
+        for (window, stats) in windows.iter().zip(&mut self.windows) {
+            stats.jobs.arrived += u64::from((window.from.as_nanos()..window.to.as_nanos()).contains(&at));
+        }
+    }
+
+    /// Counts the end of a job that arrived at `arrived`; `latency` is that of a done one, nanoseconds.
+    #[inline]
+    pub(crate) fn note_end(
+        &mut self,
+        marks: Marks<'_>,
+        arrived: u64,
+        outcome: JobOutcome,
+        latency: Option<u64>,
+    ) {
+        let on_time = latency.is_some_and(|latency| latency <= marks.deadline);
+        if arrived >= marks.warmup {
+            self.jobs.count(outcome, on_time);
+            if let Some(latency) = latency {
+                self.latency.record(latency);
+                self.latency_batches.record(latency as f64 * 1e-9);
+            }
+        }
+        for (window, stats) in marks.windows.iter().zip(&mut self.windows) {
+            if (window.from.as_nanos()..window.to.as_nanos()).contains(&arrived) {
+                stats.jobs.count(outcome, on_time);
+                if let Some(latency) = latency {
+                    stats.latency.record(latency);
+                }
+            }
         }
     }
 

@@ -90,7 +90,8 @@ impl Dispatcher {
         let first_attempt = self.jobs[slot].attempts == 0 && self.jobs[slot].stage_deliveries == 0;
         let group = &mut self.groups[group_id.index()];
         if first_attempt {
-            group.tick.arrived += 1;
+            // Scaling sees the work of the slots that run out first, so that arrivals times service time is their load.
+            group.tick.arrived += u64::from(kind.index() == group.scarce_kind);
             group.minute.arrived += 1;
         }
         let job = &mut self.jobs[slot];

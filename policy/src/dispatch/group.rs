@@ -77,7 +77,9 @@ impl Group {
         let ahead = f64::from(self.queues[kind].len + 1) * self.service_ns[kind];
         let nanos = |ns: f64| Duration::from_nanos(ns as u64);
         match (self.slots[kind], starting_slots) {
-            (0, 0) => Duration::MAX,
+            (0, 0) if self.pools.is_empty() => Duration::MAX,
+            // Asleep: a job that waits wakes the group, and one instance comes.
+            (0, 0) => self.startup_expected + nanos(ahead / self.slots_per_instance),
             (0, starting) => self.startup_expected + nanos(ahead / f64::from(starting)),
             (ready, _) => nanos(ahead / f64::from(ready)),
         }

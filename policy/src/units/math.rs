@@ -60,8 +60,8 @@ pub fn fast_ln(x: f64) -> f64 {
 #[inline(always)]
 pub fn fast_exp(x: f64) -> f64 {
     const ROUND: f64 = 6_755_399_441_055_744.0; // 1.5 · 2⁵²: adding and subtracting it rounds to a whole number
-    const LN2_HI: f64 = 6.931_471_803_691_238_164_9e-1;
-    const LN2_LO: f64 = 1.908_214_929_270_587_700_02e-10;
+    const LN2_HI: f64 = 6.931_471_803_691_238e-1;
+    const LN2_LO: f64 = 1.908_214_929_270_587_7e-10;
     let x = x.clamp(-700.0, 700.0);
     let shifted = x * LOG2_E + ROUND;
     let n = shifted - ROUND;

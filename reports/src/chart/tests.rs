@@ -1,3 +1,5 @@
+//! Tests of the charts.
+
 use policy::records::MinuteRow;
 
 use super::*;

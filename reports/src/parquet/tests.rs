@@ -1,3 +1,5 @@
+//! Tests of the Parquet tables.
+
 use std::fs;
 
 use polars::prelude::{DataFrame, ParquetReader, SerReader};

@@ -1,3 +1,5 @@
+//! Tests of reading Parquet traces.
+
 use std::fs;
 use std::path::PathBuf;
 

@@ -1,3 +1,5 @@
+//! Tests of the catalog.
+
 use policy::units::Duration;
 
 use super::*;

@@ -49,7 +49,8 @@ pub enum Shape {
     Constant { rate_per_s: f64 },
     /// A daily wave: rate·(1 + amplitude·cos(2π(t − peak_at)/period)).
     Diurnal { rate_per_s: f64, amplitude: Ratio, period: Duration, peak_at: Duration },
-    /// A viral cascade: logistic rise (10 % to 90 % in `rise`, middle at `start` + `rise`/2), then decay.
+    /// A viral cascade: base + (peak − base)·min(1, L/0.9)·D, with L logistic from 0.1 at `start` to 0.9 at `start` +
+    /// `rise`, and D the decay from there.
     Viral {
         base_per_s: f64,
         peak_per_s: f64,

@@ -2,6 +2,8 @@
 
 pub mod calendar;
 pub mod draw;
+pub mod heap;
 
 pub use calendar::{Calendar, EventClass};
 pub use draw::Sampler;
+pub use heap::KeyHeap;

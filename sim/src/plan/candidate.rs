@@ -173,6 +173,11 @@ pub(super) fn admissions(scenario: &Scenario) -> Vec<(String, Vec<String>)> {
     if has_deadline && admission.shedding.is_none() {
         found.push(("shedding late jobs".to_owned(), vec!["policy.admission.shed_slack=1.0".to_owned()]));
     }
+    let external = |pool: &policy::model::Pool| pool.offering.capacity_type == CapacityType::External;
+    if scenario.system.pools.iter().any(external) && admission.overflow_above.is_none() {
+        let wait = (scenario.objective.deadline.as_secs_f64() / 4.0).clamp(1.0, 3600.0);
+        found.push((format!("overflow above {wait:.0} s"), vec![format!("policy.admission.overflow_above=\"{wait:.0}s\"")]));
+    }
     found
 }
 

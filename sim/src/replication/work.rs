@@ -1,0 +1,218 @@
+//! Work on slots: steps begin and end, spans pass their marks, stages finish or are revoked.
+
+use policy::dispatch::{Input, StageResult, Started};
+use policy::model::{Lease, PoolId, RegionId};
+use policy::units::Duration;
+use policy::units::random::mix;
+
+use super::{Event, PROBE_WINDOW_NS, Replication, decay};
+use crate::kernel::EventClass;
+use crate::world::WorkKind;
+
+impl Replication<'_> {
+    #[inline]
+    pub(super) fn started(&mut self, started: &Started) {
+        let slot = started.lease.slot;
+        let stage = started.stage.index();
+        let stats = &mut self.outcome.stages[stage];
+        let progress = &mut self.pipeline.progress[slot as usize];
+        if progress.measured {
+            stats.wait.record(started.waited.as_nanos());
+            stats.wait_batches.record(started.waited.as_secs_f64());
+        }
+        stats.retries += u64::from(started.delivery > 1);
+        if started.delivery == 1 {
+            progress.saved_step = u16::MAX;
+        }
+        progress.token = started.lease.token;
+        progress.stage = stage as u16;
+        progress.step = 0;
+        progress.delivery = started.delivery;
+        progress.pool = started.pool.map_or(u16::MAX, |pool| pool.0);
+        progress.started = self.now;
+        if let (Some(pool), None) = (started.pool, started.instance) {
+            return self.call_external(slot, pool, started);
+        }
+        self.pipeline.progress[slot as usize].factor = self.time_factor(started) as f32;
+        self.begin_step(slot);
+    }
+    /// How much longer than the reference compute steps take: instance type, quality, neighbours, probes.
+    #[inline]
+    pub(super) fn time_factor(&self, started: &Started) -> f64 {
+        let mut factor = 1.0;
+        if let Some(pool) = started.pool {
+            factor = self.scenario.system.pools[pool.index()].speed_factor;
+            let slowdown = &self.pipeline.stages[started.stage.index()].slowdown;
+            if let Some(last) = slowdown.last() {
+                factor *= slowdown.get(started.busy as usize - 1).unwrap_or(last);
+            }
+        }
+        if self.scenario.system.stages[started.stage.index()].has_quality {
+            factor *= self.scenario.system.qualities[started.quality.index()].service_factor;
+        }
+        let cost = self.scenario.network.probe_cost;
+        if cost > Duration::ZERO && started.pool.is_some() {
+            factor *= 1.0 + self.probe_load(started.cell, cost);
+        }
+        factor
+    }
+
+    pub(super) fn call_external(&mut self, slot: u32, pool: PoolId, started: &Started) {
+        self.outcome.pools[pool.index()].calls += 1;
+        let key = mix(started.tag).wrapping_add(started.stage.index() as u64);
+        let sampler = self.external[pool.index()].as_ref();
+        let time = sampler.map_or(0, |sampler| sampler.single(key));
+        self.pipeline.progress[slot as usize].step = u16::MAX;
+        let event = Event::StepDone { slot, token: started.lease.token };
+        self.calendar.push(self.now.saturating_add(time), EventClass::Completion, event);
+    }
+
+    /// Begins the present step, and those after it that take no time.
+    #[inline]
+    pub(super) fn begin_step(&mut self, slot: u32) {
+        loop {
+            let progress = &self.pipeline.progress[slot as usize];
+            let token = progress.token;
+            let stage = &self.pipeline.stages[progress.stage as usize];
+            let Some(step) = stage.steps.get(progress.step as usize) else {
+                return self.finish_stage(slot);
+            };
+            let mut time = match step.draw {
+                Some(draw) => self.pipeline.draw(slot, draw),
+                None => step.constant_ns,
+            };
+            let has_marks = !step.at_start.is_empty();
+            match step.kind {
+                WorkKind::Compute => {
+                    if progress.saved_step == progress.step {
+                        time = time.saturating_sub(progress.saved_ns);
+                    }
+                    let mut factor = f64::from(progress.factor);
+                    if let Some(by_pool) = step.factor.get(progress.pool as usize) {
+                        factor *= by_pool;
+                    }
+                    if factor != 1.0 {
+                        time = Duration::from_nanos(time).scaled(factor).as_nanos();
+                    }
+                }
+                WorkKind::Wait => {}
+                WorkKind::Transfer { tier, operation, .. } => {
+                    let size = step.size;
+                    time += step.payload_ns;
+                    time += self.storage.request(self.now, tier as usize, operation, size);
+                }
+            }
+            if has_marks {
+                self.pass_marks(slot, true);
+            }
+            self.pipeline.progress[slot as usize].step_started = self.now;
+            if time > 0 {
+                let event = Event::StepDone { slot, token };
+                self.calendar.push(self.now.saturating_add(time), EventClass::Completion, event);
+                return;
+            }
+            self.end_step(slot);
+        }
+    }
+
+    /// Notes the end of the present step and moves to the next.
+    #[inline]
+    pub(super) fn end_step(&mut self, slot: u32) {
+        let progress = &mut self.pipeline.progress[slot as usize];
+        let step = &self.pipeline.stages[progress.stage as usize].steps[progress.step as usize];
+        let took = self.now - progress.step_started;
+        match step.kind {
+            WorkKind::Compute => progress.compute_ns += took,
+            WorkKind::Transfer { stat, .. } if progress.measured => {
+                self.outcome.transfers[stat as usize].2.record(took);
+            }
+            WorkKind::Transfer { .. } | WorkKind::Wait => {}
+        }
+        if !step.at_end.is_empty() {
+            self.pass_marks(slot, false);
+        }
+        self.pipeline.progress[slot as usize].step += 1;
+    }
+
+    pub(super) fn pass_marks(&mut self, slot: u32, at_start: bool) {
+        let progress = self.pipeline.progress[slot as usize];
+        let step = &self.pipeline.stages[progress.stage as usize].steps[progress.step as usize];
+        let count = if at_start { step.at_start.len() } else { step.at_end.len() };
+        for index in 0..count {
+            let step = &self.pipeline.stages[progress.stage as usize].steps[progress.step as usize];
+            let (span, begins) = if at_start { step.at_start[index] } else { step.at_end[index] };
+            let now = self.now;
+            let mark = self.pipeline.mark(slot, span);
+            if begins {
+                // A repeated attempt does not start the span again: the client waited through the first.
+                if mark.from == u64::MAX {
+                    (mark.from, mark.compute_before) = (now, progress.compute_ns);
+                }
+            } else if mark.from != u64::MAX {
+                let (from, before) = (mark.from, mark.compute_before);
+                let compute = if self.scenario.spans[span as usize].excludes_compute {
+                    progress.compute_ns - before
+                } else {
+                    0
+                };
+                if progress.measured {
+                    self.outcome.spans[span as usize].record((now - from).saturating_sub(compute));
+                }
+            }
+        }
+    }
+
+    pub(super) fn finish_stage(&mut self, slot: u32) {
+        let progress = &self.pipeline.progress[slot as usize];
+        let failure = self.pipeline.stages[progress.stage as usize].failure;
+        let mut result = StageResult::Done;
+        if failure > 0.0 {
+            let attempt = u64::from(progress.stage) << 32 | u64::from(progress.delivery);
+            if self.failure_chance.child(progress.tag).unit(attempt) < failure {
+                result = StageResult::Failed;
+            }
+        }
+        if progress.measured && result == StageResult::Done {
+            self.outcome.stages[progress.stage as usize].service.record(self.now - progress.started);
+        }
+        let lease = Lease { slot, token: progress.token };
+        self.input_now(Input::StageFinished { lease, result });
+    }
+
+    /// Work stops; what a checkpoint saved is kept for the next attempt.
+    pub(super) fn revoked(&mut self, lease: Lease) {
+        let progress = &mut self.pipeline.progress[lease.slot as usize];
+        if progress.token != lease.token {
+            return;
+        }
+        let stage = &self.pipeline.stages[progress.stage as usize];
+        if let (Some(every), Some(step)) = (stage.checkpoint, stage.steps.get(progress.step as usize))
+            && step.kind == WorkKind::Compute
+            && every > Duration::ZERO
+        {
+            let pool_factor = step.factor.get(progress.pool as usize).copied().unwrap_or(1.0);
+            let worked =
+                (self.now - progress.step_started) as f64 / (f64::from(progress.factor) * pool_factor);
+            let saved = worked as u64 / every.as_nanos() * every.as_nanos();
+            let before = if progress.saved_step == progress.step { progress.saved_ns } else { 0 };
+            progress.saved_step = progress.step;
+            progress.saved_ns = before + saved;
+        }
+        progress.token = lease.token.wrapping_sub(1);
+    }
+
+    pub(super) fn probe_refused(&mut self, cell: RegionId) {
+        let now = self.now;
+        let rate = &mut self.probes[cell.index()];
+        rate.weight = rate.weight * decay(now - rate.at) + 1.0;
+        rate.at = now;
+    }
+
+    /// Share of a region's slot-time that refused probes cost.
+    pub(super) fn probe_load(&self, cell: RegionId, cost: Duration) -> f64 {
+        let rate = &self.probes[cell.index()];
+        let per_ns = rate.weight * decay(self.now - rate.at) / PROBE_WINDOW_NS;
+        let slots = self.dispatcher.ready_slots(cell).max(1);
+        per_ns * cost.as_nanos() as f64 / f64::from(slots)
+    }
+}
