@@ -368,6 +368,9 @@ impl Dispatcher {
                 .expect("policies name pools they were shown");
             let wanted = target.instances.clamp(view.count_min, view.count_max);
             let held = view.ready + view.starting;
+            // Machines that drain still count against the provider's limit.
+            let draining = self.pools[target.pool.index()].draining;
+            let wanted = wanted.min(view.count_max.saturating_sub(draining).max(held));
             if wanted == held || (wanted > held && refused == Some(target.pool)) {
                 continue;
             }

@@ -268,7 +268,11 @@ impl Dispatcher {
         let held: Vec<_> = self.instances.iter().map(|(id, _)| id).collect();
         for id in held {
             if self.instances.state(id) != InstanceState::Terminating {
-                out.push(Output::InstanceEnded(Box::new(self.life(id, now, crate::records::InstanceEnd::RunEnded))));
+                out.push(Output::InstanceEnded(Box::new(self.life(
+                    id,
+                    now,
+                    crate::records::InstanceEnd::RunEnded,
+                ))));
             }
         }
     }

@@ -45,7 +45,7 @@ impl Instant {
     /// Seconds since the start.
     #[inline]
     pub fn as_secs_f64(self) -> f64 {
-        self.0 as f64 * 1e-9
+        self.0 as f64 / 1e9
     }
 
     /// Time since `earlier`; zero when `earlier` lies ahead.
@@ -92,7 +92,7 @@ impl Duration {
     /// Seconds.
     #[inline]
     pub fn as_secs_f64(self) -> f64 {
-        self.0 as f64 * 1e-9
+        self.0 as f64 / 1e9
     }
 
     /// This duration times `factor` (≥ 0), rounded to a nanosecond, saturating.

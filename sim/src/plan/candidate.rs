@@ -176,7 +176,10 @@ pub(super) fn admissions(scenario: &Scenario) -> Vec<(String, Vec<String>)> {
     let external = |pool: &policy::model::Pool| pool.offering.capacity_type == CapacityType::External;
     if scenario.system.pools.iter().any(external) && admission.overflow_above.is_none() {
         let wait = (scenario.objective.deadline.as_secs_f64() / 4.0).clamp(1.0, 3600.0);
-        found.push((format!("overflow above {wait:.0} s"), vec![format!("policy.admission.overflow_above=\"{wait:.0}s\"")]));
+        found.push((
+            format!("overflow above {wait:.0} s"),
+            vec![format!("policy.admission.overflow_above=\"{wait:.0}s\"")],
+        ));
     }
     found
 }
@@ -191,7 +194,7 @@ pub(super) fn schedule(demand: &Demand, class: usize, multiplier: f64) -> String
             steps.push((at, instances));
         }
     }
-    let listed: Vec<String> = steps.iter().map(|(at, n)| format!("{{at=\"{at}s\",instances={n}}}")).collect();
+    let listed: Vec<String> = steps.iter().map(|(at, n)| format!("{{at=\"{at:.0}s\",instances={n}}}")).collect();
     format!("policy.scaling={{kind=\"schedule\",steps=[{}]}}", listed.join(","))
 }
 

@@ -7,6 +7,7 @@ mod candidate;
 mod demand;
 mod search;
 mod stress;
+mod sweep;
 mod verdict;
 
 pub use candidate::{Candidate, Fleet, Typed};
