@@ -7,12 +7,14 @@ use std::time::Instant;
 use policy::units::Duration;
 use sim::inputs::Inputs;
 use sim::models;
+use sim::recurrence;
 use sim::replication::{Keep, Replication};
 
 fn main() {
     let mut args = std::env::args().skip(1);
     let which = args.next().unwrap_or_else(|| "w1".into());
     let size: u64 = args.next().and_then(|text| text.parse().ok()).unwrap_or(10_000_000);
+    let method = args.next().unwrap_or_else(|| "engine".into());
     let inputs = Inputs::default();
     let runs = if which == "w1" { 1 } else { size };
     let (mut jobs, mut events, mut mean, mut p99) = (0, 0, 0.0, 0.0);
@@ -23,9 +25,13 @@ fn main() {
         } else {
             models::lyrebird_benchmark(Duration::from_secs(1200), 1)
         };
-        let replication =
-            Replication::new(&scenario, &inputs, run, Keep::Statistics).expect("the model is valid");
-        let outcome = replication.run().expect("no invariant is checked");
+        let outcome = if method == "recurrence" {
+            recurrence::run(&scenario, &inputs, run).expect("the model is valid")
+        } else {
+            let replication =
+                Replication::new(&scenario, &inputs, run, Keep::Statistics).expect("the model is valid");
+            replication.run().expect("no invariant is checked")
+        };
         jobs += outcome.jobs.done;
         events += outcome.events;
         let of = if which == "w1" { &outcome.stages[0].wait } else { &outcome.latency };
@@ -34,7 +40,7 @@ fn main() {
     }
     let wall = started.elapsed().as_secs_f64();
     println!(
-        "{{\"tool\":\"headroom engine\",\"workload\":\"{which}\",\"jobs\":{jobs},\"wall_s\":{wall:.3},\"jobs_per_s\":{:.0},\"events_per_s\":{:.0},\"mean\":{mean:.5},\"p99\":{p99:.4}}}",
+        "{{\"tool\":\"headroom {method}\",\"workload\":\"{which}\",\"jobs\":{jobs},\"wall_s\":{wall:.3},\"jobs_per_s\":{:.0},\"events_per_s\":{:.0},\"mean\":{mean:.5},\"p99\":{p99:.4}}}",
         jobs as f64 / wall,
         events as f64 / wall
     );

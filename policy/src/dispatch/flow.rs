@@ -125,7 +125,7 @@ impl Dispatcher {
         job.deadline <= now && self.system.classes[job.class.index()].expires
     }
 
-    #[inline]
+    #[inline(always)]
     fn wait(&mut self, now: Instant, slot: u32, group: GroupId, kind: KindId) {
         let job = &mut self.jobs[slot];
         job.state = JobState::Waiting;
@@ -197,7 +197,7 @@ impl Dispatcher {
     }
 
     /// Gives the job one slot of `instance`.
-    #[inline]
+    #[inline(always)]
     fn occupy(&mut self, now: Instant, slot: u32, pool: PoolId, instance: InstanceId, out: &mut Vec<Output>) {
         let kind = self.jobs[slot].kind.index();
         let held = &mut self.instances[instance];
@@ -206,7 +206,7 @@ impl Dispatcher {
     }
 
     /// Starts the job on a slot that is on no free list.
-    #[inline]
+    #[inline(always)]
     fn take_slot(
         &mut self,
         now: Instant,
@@ -236,7 +236,7 @@ impl Dispatcher {
         self.start(now, slot, Some(pool), Some(instance), busy, out);
     }
 
-    #[inline]
+    #[inline(always)]
     fn start(
         &mut self,
         now: Instant,
@@ -305,7 +305,7 @@ impl Dispatcher {
     }
 
     /// Takes a running job off its slot, which the next waiting job gets at once.
-    #[inline]
+    #[inline(always)]
     fn leave_slot(&mut self, now: Instant, slot: u32, completed: bool, out: &mut Vec<Output>) {
         let job = &mut self.jobs[slot];
         let held = now.since(job.since).as_nanos();
@@ -363,7 +363,7 @@ impl Dispatcher {
     }
 
     /// Takes the next job that is still worth serving out of the queue.
-    #[inline]
+    #[inline(always)]
     fn next_waiting(
         &mut self,
         now: Instant,
@@ -518,7 +518,7 @@ impl Dispatcher {
         self.end(now, slot, outcome, out);
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(&mut self, _now: Instant, slot: u32, outcome: JobOutcome, out: &mut Vec<Output>) {
         let id = self.jobs.id(slot);
         let job = &self.jobs[slot];

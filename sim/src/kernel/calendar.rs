@@ -1,8 +1,8 @@
 //! The calendar: pending events in order of (time, class, sequence).
 //!
 //! A calendar queue (R. Brown, CACM 31(10), 1988): days of equal, power-of-two length in a ring of buckets, far events
-//! waiting in their bucket for a later year. What differs from the original: the day at hand is a small binary heap, so
-//! that a day which turns out crowded costs a logarithm and never a scan, and the length of a day follows the measured
+//! waiting in their bucket for a later year. What differs from the original: the day at hand is a short sorted list with
+//! a heap behind it, so that a day which turns out crowded costs a logarithm and never a scan, and the length of a day follows the measured
 //! rate of events.
 
 use std::cmp::Reverse;
@@ -32,6 +32,8 @@ const CLASS_SHIFT: u32 = 58;
 const BUCKETS_MIN: usize = 64;
 /// Pops between two looks at the length of a day.
 const TUNE_EVERY: u64 = 4096;
+/// Events of a day that are kept sorted; inserting into so few costs less than a heap.
+const TODAY_MAX: usize = 24;
 /// Events per day to aim at.
 const EVENTS_PER_DAY: u64 = 2;
 
@@ -70,7 +72,10 @@ struct Node<P> {
 
 /// Pending events in order of (time, class, sequence).
 pub struct Calendar<P> {
-    today: BinaryHeap<Reverse<Entry<P>>>,
+    /// The events of the day at hand, latest first; at most [`TODAY_MAX`].
+    today: Vec<Entry<P>>,
+    /// Events of a day that turned out crowded.
+    crowd: BinaryHeap<Reverse<Entry<P>>>,
     /// Number of the day at hand; its events, and none of a later day, are in `today`.
     day: u64,
     /// A day lasts 2^`shift` nanoseconds.
@@ -98,7 +103,8 @@ impl<P: Copy> Calendar<P> {
     /// An empty calendar at time zero.
     pub fn new() -> Self {
         Self {
-            today: BinaryHeap::with_capacity(64),
+            today: Vec::with_capacity(TODAY_MAX),
+            crowd: BinaryHeap::new(),
             day: 0,
             shift: 20,
             heads: vec![NONE; BUCKETS_MIN],
@@ -115,7 +121,7 @@ impl<P: Copy> Calendar<P> {
 
     /// Pending events.
     pub fn len(&self) -> usize {
-        self.today.len() + self.later
+        self.today.len() + self.crowd.len() + self.later
     }
 
     /// Whether nothing is pending.
@@ -129,8 +135,7 @@ impl<P: Copy> Calendar<P> {
         self.sequence += 1;
         let entry = Entry { at, order: (class as u64) << CLASS_SHIFT | self.sequence, payload };
         if at >> self.shift <= self.day {
-            self.today.push(Reverse(entry));
-            return;
+            return self.insert_today(entry);
         }
         self.file(entry);
         if self.later > 2 * self.heads.len() {
@@ -141,24 +146,60 @@ impl<P: Copy> Calendar<P> {
     /// Time and class of the next event.
     #[inline]
     pub fn peek(&mut self) -> Option<(u64, EventClass)> {
-        if self.today.is_empty() && !self.next_day() {
-            return None;
-        }
-        self.today.peek().map(|Reverse(entry)| (entry.at, class_of(entry.order)))
+        let next = self.next_entry()?;
+        Some((next.at, class_of(next.order)))
     }
 
     /// Takes the next event.
     #[inline]
     pub fn pop(&mut self) -> Option<(u64, P)> {
-        if self.today.is_empty() && !self.next_day() {
-            return None;
+        let next = self.next_entry()?;
+        if self.is_in_crowd(next) {
+            self.crowd.pop();
+        } else {
+            self.today.pop();
         }
-        let Reverse(entry) = self.today.pop()?;
         self.pops += 1;
         if self.pops - self.tuned_pops >= TUNE_EVERY {
-            self.tune(entry.at);
+            self.tune(next.at);
         }
-        Some((entry.at, entry.payload))
+        Some((next.at, next.payload))
+    }
+
+    #[inline(always)]
+    fn next_entry(&mut self) -> Option<Entry<P>> {
+        loop {
+            match (self.today.last(), self.crowd.peek()) {
+                (Some(first), None) => return Some(*first),
+                (Some(first), Some(Reverse(other))) => {
+                    return Some(if first < other { *first } else { *other });
+                }
+                (None, Some(Reverse(other))) => return Some(*other),
+                (None, None) => {}
+            }
+            if !self.next_day() {
+                return None;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn is_in_crowd(&self, entry: Entry<P>) -> bool {
+        !self.crowd.is_empty() && self.today.last().is_none_or(|first| first.order != entry.order)
+    }
+
+    #[inline(always)]
+    fn insert_today(&mut self, entry: Entry<P>) {
+        if self.today.len() == TODAY_MAX {
+            return self.crowd.push(Reverse(entry));
+        }
+        let mut at = self.today.len();
+        self.today.push(entry);
+        while at > 0 && self.today[at - 1] < entry {
+            self.today[at] = self.today[at - 1];
+            at -= 1;
+        }
+        self.today[at] = entry;
     }
 
     #[inline]
@@ -212,7 +253,7 @@ impl<P: Copy> Calendar<P> {
         while index != NONE {
             let node = self.nodes[index as usize];
             if node.entry.at >> self.shift == self.day {
-                self.today.push(Reverse(node.entry));
+                self.insert_today(node.entry);
                 self.nodes[index as usize].next = self.vacant;
                 self.vacant = index;
                 self.later -= 1;
@@ -254,8 +295,10 @@ impl<P: Copy> Calendar<P> {
     #[cold]
     fn rebuild(&mut self) {
         let mut entries: Vec<Entry<P>> = self.pending().copied().collect();
-        let now = self.today.peek().map(|Reverse(entry)| entry.at);
-        entries.extend(self.today.drain().map(|Reverse(entry)| entry));
+        let crowd = self.crowd.peek().map(|Reverse(entry)| entry.at);
+        let now = self.today.last().map(|entry| entry.at).into_iter().chain(crowd).min();
+        entries.append(&mut self.today);
+        entries.extend(self.crowd.drain().map(|Reverse(entry)| entry));
         let buckets = entries.len().next_power_of_two().max(BUCKETS_MIN);
         self.heads.clear();
         self.heads.resize(buckets, NONE);
@@ -267,7 +310,7 @@ impl<P: Copy> Calendar<P> {
         self.day = first.map_or(0, |at| at >> self.shift);
         for entry in entries {
             if entry.at >> self.shift <= self.day {
-                self.today.push(Reverse(entry));
+                self.insert_today(entry);
             } else {
                 self.file(entry);
             }

@@ -194,7 +194,8 @@ pub(super) fn schedule(demand: &Demand, class: usize, multiplier: f64) -> String
             steps.push((at, instances));
         }
     }
-    let listed: Vec<String> = steps.iter().map(|(at, n)| format!("{{at=\"{at:.0}s\",instances={n}}}")).collect();
+    let listed: Vec<String> =
+        steps.iter().map(|(at, n)| format!("{{at=\"{at:.0}s\",instances={n}}}")).collect();
     format!("policy.scaling={{kind=\"schedule\",steps=[{}]}}", listed.join(","))
 }
 
