@@ -30,10 +30,9 @@ fn json_on(scenario: &Scenario, threads: usize, keep: Keep) -> String {
     json(scenario, &experiment)
 }
 
-fn library(name: &str, overrides: &[&str]) -> Scenario {
+fn library(name: &str) -> Scenario {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../scenarios/library/{name}.toml"));
-    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-    scenarios::load(&path, &overrides).unwrap().scenario
+    scenarios::load(&path, &[]).unwrap().scenario
 }
 
 /// A fleet of spot machines that are taken and refused, bursty arrivals, clients that leave and come back.
@@ -75,7 +74,9 @@ fn scenarios_here() -> Vec<Scenario> {
     steady.run.replications = 6;
     let mut tandem = models::lyrebird_benchmark(Duration::from_secs(10), 23);
     tandem.run.replications = 6;
-    let meta = library("meta-animate", &["run.replications=5", "run.horizon=2min", "run.warmup=0s"]);
+    let mut meta = library("meta-animate");
+    (meta.run.replications, meta.run.horizon) = (5, Duration::from_secs(120));
+    meta.windows.clear();
     vec![steady, tandem, restless(), meta]
 }
 
@@ -226,10 +227,11 @@ fn adding_a_source_leaves_the_arrivals_of_the_others_alone() {
 
 #[test]
 fn adding_a_pool_leaves_the_market_of_the_others_alone() {
-    // Idle machines: nothing but the market decides when they end.
+    // A fleet of fixed size: nothing but the market decides when its machines end.
     let mut alone = restless();
-    alone.workload[0].rate_factor = 0.0;
+    (alone.system.pools[0].count_min, alone.system.pools[0].count_max) = (10, 10);
     alone.system.policies.scaling = Scaling::Static;
+    alone.pools[0].interruption.notice = Duration::ZERO; // a warned machine may end its work and go earlier
     let mut joined = alone.clone();
     let mut pool = joined.system.pools[0].clone();
     pool.name = "added".into();
@@ -245,4 +247,6 @@ fn adding_a_pool_leaves_the_market_of_the_others_alone() {
     };
     assert_eq!(lives(&alone), lives(&joined));
     assert_eq!(lives(&alone).len(), 10);
+    let horizon = alone.run.horizon.as_secs_f64();
+    assert!(lives(&alone).iter().any(|end| *end < horizon), "the market takes machines");
 }
