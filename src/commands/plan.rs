@@ -1,6 +1,5 @@
 //! `headroom plan`: searches for the cheapest plan that meets the objective, and says what it survives.
 
-use std::path::Path;
 use std::time::Instant;
 
 use reports::chart::plan_chart;
@@ -14,9 +13,10 @@ use sim::summary::{Summary, summarize};
 
 use super::inputs::{load_inputs, load_scenario, scenario_overrides};
 use super::overrides;
+use super::result_folder::ResultFolder;
 use super::run_args::PlanArgs;
-use super::simulate::{threads, write_results, write_text};
-use super::summary_text::{dollars, share};
+use super::simulate::{finish, threads, write_results};
+use super::summary_text::{dollars, range, share, stated};
 use crate::failure::{Failure, Status};
 use crate::numerals::{figure, time};
 use crate::progress::Progress;
@@ -33,6 +33,8 @@ Ends with 4 when no plan meets the objective, and shows the nearest miss.";
 
 /// Lines of the plot.
 const PLOT_HEIGHT: usize = 16;
+/// Characters of a setting that fit on a line.
+const SET_SHOWN: usize = 160;
 
 /// The plan as programs read it.
 #[derive(Serialize)]
@@ -45,6 +47,8 @@ struct PlanJson<'a> {
     runners_up: Vec<Choice>,
     pareto: Vec<PointJson<'a>>,
     survival: SurvivalJson,
+    /// Whether the plan starts instances before the demand that the scenario describes.
+    trusts_forecast: bool,
     arrivals: ArrivalsJson,
     search: SearchJson,
 }
@@ -103,13 +107,14 @@ struct SearchJson {
 pub(crate) fn run(args: &PlanArgs, screen: &Screen) -> Result<(), Failure> {
     let loaded = load_scenario_of(args, screen)?;
     let inputs = load_inputs(&loaded.scenario)?;
+    let folder = args.run.out.as_deref().map(ResultFolder::create).transpose()?;
     let started = Instant::now();
     let changes = changes_of(args, screen)?;
     let variant = |sets: &[String]| {
         let all: Vec<String> = changes.iter().chain(sets).cloned().collect();
-        scenarios::load(&args.file, &all).map(|loaded| loaded.scenario).map_err(|errors| {
-            errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-        })
+        scenarios::load(&args.file, &all)
+            .map(|loaded| loaded.scenario)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     };
     let bar = Bar { progress: Progress::steps(screen, "planning", 1) };
     let options = PlanOptions { threads: threads(&args.run), quick: args.quick };
@@ -120,14 +125,17 @@ pub(crate) fn run(args: &PlanArgs, screen: &Screen) -> Result<(), Failure> {
     summary.engine.wall_s = started.elapsed().as_secs_f64();
     summary.engine.events_per_s = summary.engine.events as f64 / summary.engine.wall_s.max(1e-9);
     let chart = chart(&plan);
-    if let Some(folder) = &args.run.out {
-        write_plan(folder, args, &plan, &chart, &changes, screen)?;
-    }
     let wall_s = started.elapsed().as_secs_f64();
+    if let Some(folder) = folder {
+        write_plan(&folder, args, &plan, &chart, &changes)?;
+        let json = serde_json::to_string_pretty(&json(&plan, &summary, wall_s)).map_err(Failure::json)?;
+        folder.add_text("plan.json", &format!("{json}\n"))?;
+        finish(folder, args.run.out.as_deref(), screen)?;
+    }
     if screen.json {
         screen.print_json(&json(&plan, &summary, wall_s))?;
     } else {
-        screen.print(&text(&plan, &summary, &chart, args, wall_s, screen)?)?;
+        screen.print(&text(&plan, &summary, &chart, &changes, args, wall_s, screen)?)?;
     }
     if plan.meets {
         return Ok(());
@@ -188,12 +196,11 @@ fn chart(plan: &Plan) -> PlanChart {
 }
 
 fn write_plan(
-    folder: &Path,
+    folder: &ResultFolder,
     args: &PlanArgs,
     plan: &Plan,
     chart: &PlanChart,
     changes: &[String],
-    screen: &Screen,
 ) -> Result<(), Failure> {
     let sets: Vec<String> = changes.iter().chain(&plan.best.candidate.sets).cloned().collect();
     let mut loaded = scenarios::load(&args.file, &sets)?;
@@ -201,11 +208,12 @@ fn write_plan(
     let inputs = load_inputs(&loaded.scenario)?;
     let first = sim::experiment::one(&loaded.scenario, &inputs, 0, Keep::Records)
         .map_err(|error| Failure::new(Status::Failed, "run::failed", error.to_string()))?;
-    let experiment = Experiment { outcomes: vec![first] };
+    let experiment = Experiment { outcomes: plan.outcomes.clone() };
     let summary = summarize(&loaded.scenario, &experiment);
-    write_results(folder, &loaded, &experiment, &summary, screen)?;
-    let drawn = plan_chart(chart).map_err(|error| Failure::new(Status::Failed, "output::chart", error.to_string()))?;
-    write_text(&folder.join("plan.svg"), &drawn)
+    write_results(folder, &args.file, &loaded, &first, &summary)?;
+    let drawn = plan_chart(chart)
+        .map_err(|error| Failure::new(Status::Failed, "output::chart", error.to_string()))?;
+    folder.add_text("plan.svg", &drawn)
 }
 
 fn choice(evaluation: &Evaluation, confidence: f64, why_lost: Option<String>) -> Choice {
@@ -254,6 +262,7 @@ fn json<'a>(plan: &'a Plan, summary: &'a Summary, wall_s: f64) -> PlanJson<'a> {
             limit: plan.survival.limit.code(),
             limit_text: plan.survival.limit.sentence(),
         },
+        trusts_forecast: plan.trusts_forecast,
         arrivals: ArrivalsJson { mean_per_s: plan.mean_per_s, peak_per_s: plan.peak_per_s },
         search: SearchJson {
             runs: plan.runs,
@@ -267,13 +276,13 @@ fn json<'a>(plan: &'a Plan, summary: &'a Summary, wall_s: f64) -> PlanJson<'a> {
 fn shortfalls(missing: &[Shortfall]) -> Vec<String> {
     let line = |shortfall: &Shortfall| match shortfall {
         Shortfall::OnTime { low, wanted } => {
-            format!("at least {:.2} % of jobs are on time with confidence; {:.2} % are wanted", low * 100.0, wanted * 100.0)
+            format!("{} of jobs can be promised on time; {} are wanted", share(*low), stated(*wanted))
         }
         Shortfall::Success { low, wanted } => {
-            format!("at least {:.2} % of jobs are done with confidence; {:.2} % are wanted", low * 100.0, wanted * 100.0)
+            format!("{} of jobs can be promised to be done; {} are wanted", share(*low), stated(*wanted))
         }
         Shortfall::Budget { high, budget } => {
-            format!("it may cost {}; the budget is {}", dollars(*high), dollars(*budget))
+            format!("a run may cost {}; the budget is {}", dollars(*high), dollars(*budget))
         }
     };
     missing.iter().map(line).collect()
@@ -283,6 +292,7 @@ fn text(
     plan: &Plan,
     summary: &Summary,
     chart: &PlanChart,
+    changes: &[String],
     args: &PlanArgs,
     wall_s: f64,
     screen: &Screen,
@@ -292,7 +302,10 @@ fn text(
     let mut text = if plan.meets {
         format!("Recommended for {}: {}\n\n", summary.scenario, best.candidate.name)
     } else {
-        format!("No plan meets the objective of {}. Nearest miss: {}\n\n", summary.scenario, best.candidate.name)
+        format!(
+            "No plan meets the objective of {}. Nearest miss: {}\n\n",
+            summary.scenario, best.candidate.name
+        )
     };
     text += &format!(
         "  demand    {} jobs a run, {}/s on average, {}/s at the peak\n",
@@ -302,11 +315,11 @@ fn text(
     );
     text += &format!(
         "  objective {} of jobs within {}, {} done{}, with {} confidence\n",
-        share(objective.on_time_min.get()),
+        stated(objective.on_time_min.get()),
         objective.deadline,
-        share(objective.success_min.get()),
+        stated(objective.success_min.get()),
         objective.budget.map_or(String::new(), |budget| format!(", at most {budget}")),
-        share(objective.confidence.get())
+        stated(objective.confidence.get())
     );
     text += &cost_lines(plan, summary);
     text += &format!(
@@ -321,8 +334,11 @@ fn text(
         text += &format!("  missing   {missing}\n");
     }
     text += &survival_lines(plan);
+    if plan.trusts_forecast {
+        text += "  mind      the schedule starts instances before the demand of this scenario: it is as good as that forecast\n";
+    }
     text += &fleet_lines(summary);
-    text += &do_lines(plan, args);
+    text += &do_lines(plan, changes, args);
     text += &runner_up_lines(plan);
     let charset = if screen.unicode { Charset::Unicode } else { Charset::Ascii };
     let size = TextSize { width: screen.width.min(100), height: PLOT_HEIGHT };
@@ -359,10 +375,15 @@ fn front_only(chart: &PlanChart, plan: &Plan) -> PlanChart {
 fn cost_lines(plan: &Plan, summary: &Summary) -> String {
     let cost = &summary.cost_usd;
     let interval = plan.best.cost_interval(plan.scenario.run.confidence);
-    let range = interval.map_or(String::new(), |interval| {
-        format!(" ({} to {} with {} confidence)", dollars(interval.low), dollars(interval.high), share(plan.scenario.run.confidence))
+    let bounds = interval.and_then(|interval| range(interval.low, interval.high, dollars));
+    let bounds = bounds.map_or(String::new(), |bounds| {
+        format!(" ({bounds} with {} confidence)", stated(plan.scenario.run.confidence))
     });
-    let mut text = format!("  cost      {} a run{range}, {} per 1,000 jobs\n", dollars(cost.total), dollars(summary.cost_per_1000_usd));
+    let mut text = format!(
+        "  cost      {} a run{bounds}, {} per 1,000 jobs\n",
+        dollars(cost.total),
+        dollars(summary.cost_per_1000_usd)
+    );
     if summary.list_usd > cost.total * 1.001 {
         text += &format!(
             "            {} at list price: {:.0} % saved\n",
@@ -382,7 +403,8 @@ fn survival_lines(plan: &Plan) -> String {
         return format!("  survives  {} times the planned demand and more\n", figure(survival.factor));
     }
     format!(
-        "  survives  {:.2} times the planned demand ({}/s at the peak); then {}\n",
+        "  {}  {:.2} times the planned demand ({}/s at the peak); then\n            {}\n",
+        if survival.factor < 1.0 { "holds   " } else { "survives" },
         survival.factor,
         figure(survival.peak_per_s),
         survival.limit.sentence()
@@ -412,20 +434,27 @@ fn fleet_lines(summary: &Summary) -> String {
 }
 
 /// What to do, as a command that reproduces the plan.
-fn do_lines(plan: &Plan, args: &PlanArgs) -> String {
-    if plan.best.candidate.sets.is_empty() {
-        return format!("\nTo run it: headroom simulate {}\n", args.file.display());
+fn do_lines(plan: &Plan, changes: &[String], args: &PlanArgs) -> String {
+    let sets: Vec<&String> = changes.iter().chain(&plan.best.candidate.sets).collect();
+    let lines = |limit: usize| -> String {
+        let shown = |set: &&String| match set.char_indices().nth(limit) {
+            Some((cut, _)) => format!(" \\\n  --set '{}…'", &set[..cut]),
+            None => format!(" \\\n  --set '{}'", set.replace('\'', "'\\''")),
+        };
+        sets.iter().map(shown).collect()
+    };
+    let file = args.file.display();
+    if sets.iter().all(|set| set.chars().count() <= SET_SHOWN) {
+        return format!("\nTo run it: headroom simulate {file}{}\n", lines(SET_SHOWN));
     }
-    let mut text = format!("\nTo run it: headroom simulate {}", args.file.display());
-    for set in &plan.best.candidate.sets {
-        let shown = if set.len() > 160 { format!("{}…", set.chars().take(150).collect::<String>()) } else { set.clone() };
-        text += &format!(" \\\n  --set '{shown}'");
-    }
-    if plan.best.candidate.sets.iter().any(|set| set.len() > 160) {
-        text += "\n(long settings are cut here; --json shows them whole, --out writes the scenario)";
-    }
-    text.push('\n');
-    text
+    let run = match &args.run.out {
+        Some(folder) => format!("headroom simulate {}", folder.join("scenario.toml").display()),
+        None => "add --out DIR, then headroom simulate DIR/scenario.toml".to_owned(),
+    };
+    format!(
+        "\nTo run it: {run}\nIt is {file} with (long values are cut; --json has them whole){}\n",
+        lines(SET_SHOWN)
+    )
 }
 
 fn runner_up_lines(plan: &Plan) -> String {
@@ -436,12 +465,12 @@ fn runner_up_lines(plan: &Plan) -> String {
     for (place, lost) in plan.runners_up.iter().enumerate() {
         let evaluation = &lost.evaluation;
         text += &format!(
-            "  {}. {}: {}, {} on time; {}\n",
+            "  {}. {}\n     {}, {} on time; {}\n",
             place + 2,
             evaluation.candidate.name,
             dollars(evaluation.cost()),
             share(evaluation.on_time_ratio()),
-            lost.why
+            lost.why.trim_start_matches('+')
         );
     }
     text

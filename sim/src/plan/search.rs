@@ -114,6 +114,8 @@ pub struct Plan {
     pub peak_per_s: f64,
     /// Mean arrival rate, per second.
     pub mean_per_s: f64,
+    /// Whether the plan starts instances before the demand that the scenario describes, and so trusts the forecast.
+    pub trusts_forecast: bool,
     /// Outcomes of the best candidate's replications, in order.
     pub outcomes: Vec<Outcome>,
     /// Runs made.
@@ -305,6 +307,7 @@ impl Search<'_> {
         let shortfalls = chosen.evaluation.shortfalls(self.base);
         Ok(Plan {
             meets: shortfalls.is_empty(),
+            trusts_forecast: chosen.evaluation.candidate.scaling == super::sweep::SCHEDULE,
             best: chosen.evaluation,
             scenario: chosen.scenario,
             shortfalls,

@@ -15,6 +15,9 @@ const SCHEDULE_MULTIPLES: [f64; 3] = [0.85, 1.0, 1.2];
 /// Scaling rules whose best candidate is crossed with purchase, admission and storage.
 const CROSSED: usize = 5;
 
+/// The rule that follows the forecast.
+pub(super) const SCHEDULE: &str = "schedule";
+
 impl Search<'_> {
     /// The scenario as written, and fixed fleets around the one that square-root staffing gives.
     pub(super) fn size(&mut self) -> Result<(), PlanError> {
@@ -76,7 +79,7 @@ impl Search<'_> {
         if one_queue && self.base.plan.scaling.is_empty() {
             for multiple in SCHEDULE_MULTIPLES {
                 let set = candidate::schedule(&self.demand, 0, multiple);
-                let name = format!("schedule ×{multiple}");
+                let name = format!("{SCHEDULE} ×{multiple}");
                 batch.push(self.reacting(&name, &set, 0.0, Fleet::OnDemand, &Typed::default()));
             }
         }
@@ -96,7 +99,10 @@ impl Search<'_> {
         }
         sets.push("policy.purchase={kind=\"on-demand-only\"}".to_owned());
         let name = if floor > 0.0 { format!("{name}, at least {held}") } else { name.to_owned() };
-        let scaling = name.split(',').next().unwrap_or_default().to_owned();
+        // Schedules differ in size only: one rule.
+        let rule =
+            if name.starts_with(SCHEDULE) { SCHEDULE } else { name.split(',').next().unwrap_or_default() };
+        let scaling = rule.to_owned();
         Candidate { name, sets, floor: Some(floor), scaling, typed: typed.clone() }
     }
 
