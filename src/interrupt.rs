@@ -1,4 +1,4 @@
-//! Ctrl-C: ends the program at once with exit code 130 and takes the unfinished file away.
+//! Ctrl-C: ends the program at once with exit code 130 and takes unfinished files and folders away.
 
 use std::path::{Path, PathBuf};
 use std::process;
@@ -7,35 +7,45 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// What a shell reports for a program that SIGINT ended.
 pub(crate) const EXIT_CODE: u8 = 130;
 
-/// The file being written, which must not stay behind.
-static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
+/// The files and folders being written, which must not stay behind.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Starts to listen. Where no handler can be set, the system's own one ends the program.
 pub(crate) fn watch() {
     let _ = ctrlc::set_handler(|| {
-        if let Some(path) = unfinished().take() {
-            let _ = std::fs::remove_file(path);
+        // Held until the end: no result may take its place meanwhile.
+        let unfinished = unfinished();
+        for path in unfinished.iter() {
+            let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
         }
         process::exit(i32::from(EXIT_CODE));
     });
 }
 
-/// Names the file to take away on an interrupt, for as long as this lives.
-pub(crate) struct Unfinished;
+/// Names a file or folder to take away on an interrupt, for as long as this lives.
+pub(crate) struct Unfinished {
+    path: PathBuf,
+}
 
 impl Unfinished {
     pub(crate) fn new(path: &Path) -> Self {
-        *unfinished() = Some(path.to_owned());
-        Self
+        unfinished().push(path.to_owned());
+        Self { path: path.to_owned() }
+    }
+
+    /// Does `work`, during which no interrupt ends the program.
+    pub(crate) fn uninterrupted<T>(work: impl FnOnce() -> T) -> T {
+        let _held = unfinished();
+        work()
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        *unfinished() = None;
+        unfinished().retain(|path| *path != self.path);
     }
 }
 
-fn unfinished() -> MutexGuard<'static, Option<PathBuf>> {
+fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }

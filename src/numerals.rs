@@ -42,10 +42,16 @@ fn grouped(text: &str) -> String {
 /// Units of time from the longest; seconds are the last and may have decimals.
 const UNITS: [(&str, u64); 3] = [("d", 86_400), ("h", 3_600), ("min", 60)];
 
+/// The clock's resolution, seconds.
+const NANOSECOND: f64 = 1e-9;
+
 /// A time in its two largest units: `15d 7h`, `58min 22s`, `1.5s`, `250ms`, `100ns`.
 pub(crate) fn time(seconds: f64) -> String {
     if !seconds.is_finite() {
         return "unknown".to_owned();
+    }
+    if seconds.abs() < NANOSECOND / 2.0 {
+        return "0s".to_owned();
     }
     if seconds > 0.0 && seconds < 1.0 {
         let (scale, unit) = match seconds {
@@ -89,6 +95,7 @@ mod tests {
         let check = |seconds, text: &str| assert_eq!(time(seconds), text);
         check(0.0, "0s");
         check(1e-7, "100ns");
+        check(1e-17, "0s");
         check(0.25, "250ms");
         check(1.5, "1.5s");
         check(60.0, "1min");

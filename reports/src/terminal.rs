@@ -41,6 +41,8 @@ struct Glyphs {
     across: char,
     down: char,
     chosen: char,
+    /// Ends a line that is too long.
+    cut: &'static str,
 }
 
 const UNICODE: Glyphs = Glyphs {
@@ -52,6 +54,7 @@ const UNICODE: Glyphs = Glyphs {
     across: '\u{00b7}',
     down: '\u{00b7}',
     chosen: '\u{25c6}',
+    cut: "\u{2026}\n",
 };
 const ASCII: Glyphs = Glyphs {
     side: '|',
@@ -62,6 +65,7 @@ const ASCII: Glyphs = Glyphs {
     across: '.',
     down: '.',
     chosen: '@',
+    cut: "~\n",
 };
 
 /// Draws the plans as text, each line at most `size.width` characters, with a newline at its end.
@@ -85,7 +89,12 @@ pub fn plan_text(chart: &PlanChart, size: TextSize, charset: Charset) -> Result<
     lines.extend(plot.grid());
     lines.extend(plot.latency_axis());
     lines.extend(plot.list());
-    let cut = |line: String| line.chars().take(size.width).collect::<String>().trim_end().to_owned() + "\n";
+    let cut = |line: String| {
+        let line = line.trim_end();
+        let fits = line.chars().count() <= size.width;
+        let kept: String = line.chars().take(if fits { size.width } else { size.width - 1 }).collect();
+        kept.trim_end().to_owned() + if fits { "\n" } else { glyphs.cut }
+    };
     Ok(lines.into_iter().map(cut).collect())
 }
 

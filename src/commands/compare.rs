@@ -1,5 +1,8 @@
 //! `headroom compare`: scenarios side by side on the same chance, with paired intervals.
 
+use std::path::PathBuf;
+
+use scenarios::Loaded;
 use serde::Serialize;
 use sim::experiment::Experiment;
 use sim::outcome::Outcome;
@@ -10,7 +13,7 @@ use sim::summary::{Ci, Summary};
 use super::inputs::load_scenario;
 use super::run_args::CompareArgs;
 use super::simulate::simulate;
-use super::summary_text::{dollars, share};
+use super::summary_text::{dollars, range, share, stated};
 use crate::failure::{Failure, Status};
 use crate::numerals::time;
 use crate::screen::Screen;
@@ -56,13 +59,12 @@ pub(crate) fn run(args: &CompareArgs, screen: &Screen) -> Result<(), Failure> {
         return Err(Failure::new(Status::Usage, "compare::out", "compare writes no records")
             .with_help("run each scenario: headroom simulate SCENARIO --out DIR"));
     }
-    let mut results: Vec<(Experiment, Summary)> = Vec::new();
-    let mut level = 0.95;
-    for file in &args.files {
-        let loaded = load_scenario(file, &args.run.overrides, screen)?;
-        level = loaded.scenario.run.confidence;
-        results.push(simulate(&loaded, &args.run, Keep::Statistics, screen)?);
-    }
+    // All are read before the first runs: a mistake in the last one is told at once.
+    let read = |file: &PathBuf| load_scenario(file, &args.run.overrides, screen);
+    let scenarios: Vec<Loaded> = args.files.iter().map(read).collect::<Result<_, _>>()?;
+    let level = scenarios[0].scenario.run.confidence;
+    let simulated = |loaded: &Loaded| simulate(loaded, &args.run, Keep::Statistics, screen);
+    let results: Vec<(Experiment, Summary)> = scenarios.iter().map(simulated).collect::<Result<_, _>>()?;
     let first = results[0].0.outcomes.as_slice();
     let base = results[0].1.cost_usd.total;
     let compared: Vec<Compared> = results
@@ -82,18 +84,19 @@ pub(crate) fn run(args: &CompareArgs, screen: &Screen) -> Result<(), Failure> {
             }),
         })
         .collect();
-    if screen.json { screen.print_json(&compared) } else { screen.print(&text(&compared)) }
+    if screen.json { screen.print_json(&compared) } else { screen.print(&text(&compared, level)) }
 }
 
 /// Interval of the second less the first, paired by replication.
 fn paired(first: &[Outcome], second: &[Outcome], level: f64, of: impl Fn(&Outcome) -> f64) -> Option<Ci> {
     let n = first.len().min(second.len());
     let values = |outcomes: &[Outcome]| outcomes[..n].iter().map(&of).collect::<Vec<f64>>();
-    let interval = Interval::of_difference(&values(second), &values(first), Confidence::new(level).ok()?).ok()?;
+    let interval =
+        Interval::of_difference(&values(second), &values(first), Confidence::new(level).ok()?).ok()?;
     Some(Ci { mean: interval.mean, low: interval.low, high: interval.high })
 }
 
-fn text(compared: &[Compared]) -> String {
+fn text(compared: &[Compared], level: f64) -> String {
     let mut table = Table::new(&[
         ("scenario", Align::Left),
         ("cost", Align::Right),
@@ -118,21 +121,31 @@ fn text(compared: &[Compared]) -> String {
         ]);
     }
     let mut text = table.text("");
-    let signed = |value: f64| if value < 0.0 { format!("-{}", dollars(-value)) } else { dollars(value) };
+    let signed = |value: f64| {
+        let shown = dollars(value.abs());
+        if value < 0.0 && shown != dollars(0.0) { format!("-{shown}") } else { shown }
+    };
+    let bounds = |ci: Ci, show: &dyn Fn(f64) -> String| {
+        let text = range(ci.low, ci.high, show);
+        text.map_or(String::new(), |text| format!(" ({text})"))
+    };
     for row in compared {
         let Some(difference) = &row.difference else { continue };
-        text += &format!("\n{} against {}:\n", row.summary.scenario, compared[0].summary.scenario);
-        text += &format!("  cost {:+.1} %", (difference.cost_ratio - 1.0) * 100.0);
+        text += &format!("\n{} against {}", row.summary.scenario, compared[0].summary.scenario);
+        if difference.cost_usd.is_some() {
+            text += &format!(" (paired {} intervals)", stated(level));
+        }
+        text += &format!(":\n  cost     {:+.1} %", (difference.cost_ratio - 1.0) * 100.0);
         if let Some(ci) = difference.cost_usd {
-            text += &format!(", {} a run ({} to {}, paired)", signed(ci.mean), signed(ci.low), signed(ci.high));
+            text += &format!(", {} a run{}", signed(ci.mean), bounds(ci, &signed));
         }
         if let Some(ci) = difference.latency_p95_s {
-            text += &format!("\n  p95 {:+.3} s ({:+.3} to {:+.3})", ci.mean, ci.low, ci.high);
+            let seconds = |value: f64| format!("{value:+.3} s");
+            text += &format!("\n  p95      {}{}", seconds(ci.mean), bounds(ci, &seconds));
         }
         if let Some(ci) = difference.on_time_ratio {
-            let points = |share: f64| share * 100.0;
-            let (mean, low, high) = (points(ci.mean), points(ci.low), points(ci.high));
-            text += &format!("\n  on time {mean:+.2} points ({low:+.2} to {high:+.2})");
+            let points = |share: f64| format!("{:+.2}", share * 100.0);
+            text += &format!("\n  on time  {} points{}", points(ci.mean), bounds(ci, &points));
         }
         text.push('\n');
     }

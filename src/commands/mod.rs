@@ -7,6 +7,7 @@ mod overrides;
 pub(crate) mod parquet_rows;
 pub(crate) mod plan;
 pub(crate) mod prices;
+pub(crate) mod result_folder;
 pub(crate) mod run_args;
 pub(crate) mod schema;
 pub(crate) mod simulate;

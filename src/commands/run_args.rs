@@ -45,7 +45,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Threads for replications; the result is the same for any number. Default: all cores.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = thread_count)]
     pub(crate) threads: Option<NonZeroUsize>,
 }
 
@@ -98,6 +98,10 @@ fn duration_text(text: &str) -> Result<String, String> {
 pub(crate) fn duration_ns(text: &str) -> Result<u64, String> {
     duration_text(text)?;
     Duration::parse(text).map(Duration::as_nanos).map_err(|error| error.to_string())
+}
+
+fn thread_count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "it must be a whole number from 1".to_owned())
 }
 
 fn confidence(text: &str) -> Result<f64, String> {

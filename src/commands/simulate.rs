@@ -6,16 +6,17 @@ use std::time::Instant;
 use reports::parquet::{Origin, Provenance, RunRecords, write_run};
 use scenarios::Loaded;
 use sim::experiment::{self, Experiment, RunOptions};
+use sim::outcome::Outcome;
 use sim::replication::Keep;
 use sim::summary::{Summary, summarize};
 
 use super::inputs::{load_inputs, load_scenario};
+use super::result_folder::ResultFolder;
 use super::run_args::{RunArgs, SimulateArgs};
 use super::summary_text;
 use crate::failure::{Failure, Status};
 use crate::progress::Progress;
 use crate::screen::Screen;
-use crate::whole_file::WholeFile;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -27,10 +28,12 @@ Examples:
 /// Runs `headroom simulate`.
 pub(crate) fn run(args: &SimulateArgs, screen: &Screen) -> Result<(), Failure> {
     let loaded = load_scenario(&args.file, &args.run.overrides, screen)?;
-    let keep = if args.run.out.is_some() { Keep::Records } else { Keep::Statistics };
+    let folder = args.run.out.as_deref().map(ResultFolder::create).transpose()?;
+    let keep = if folder.is_some() { Keep::Records } else { Keep::Statistics };
     let (experiment, summary) = simulate(&loaded, &args.run, keep, screen)?;
-    if let Some(folder) = &args.run.out {
-        write_results(folder, &loaded, &experiment, &summary, screen)?;
+    if let Some(folder) = folder {
+        write_results(&folder, &args.file, &loaded, &experiment.outcomes[0], &summary)?;
+        finish(folder, args.run.out.as_deref(), screen)?;
     }
     if screen.json { screen.print_json(&summary) } else { screen.print(&summary_text::summary(&summary)) }
 }
@@ -47,7 +50,8 @@ pub(crate) fn simulate(
 ) -> Result<(Experiment, Summary), Failure> {
     let inputs = load_inputs(&loaded.scenario)?;
     let options = RunOptions { threads: threads(args), keep };
-    let progress = Replications(Progress::steps(screen, "replications", u64::from(loaded.scenario.run.replications)));
+    let progress =
+        Replications(Progress::steps(screen, "replications", u64::from(loaded.scenario.run.replications)));
     let started = Instant::now();
     let experiment = experiment::run(&loaded.scenario, &inputs, options, &progress)?;
     let mut summary = summarize(&loaded.scenario, &experiment);
@@ -79,15 +83,17 @@ fn peak_rss_bytes() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// Writes the records of the first replication, the summary, the resolved scenario and the chart of the load.
+/// Writes the records of the replication `first`, the summary, the resolved scenario and the chart of the load.
+///
+/// # Errors
+/// A file cannot be written.
 pub(crate) fn write_results(
-    folder: &Path,
+    folder: &ResultFolder,
+    file: &Path,
     loaded: &Loaded,
-    experiment: &Experiment,
+    first: &Outcome,
     summary: &Summary,
-    screen: &Screen,
 ) -> Result<(), Failure> {
-    let first = &experiment.outcomes[0];
     let provenance = Provenance {
         origin: Origin::Simulated,
         facts: vec![
@@ -106,22 +112,58 @@ pub(crate) fn write_results(
         decisions: &first.records.decisions,
         charges: first.ledger.rows(),
     };
-    write_run(folder, &records)?;
+    write_run(folder.staged(), &records)?;
     let summary = serde_json::to_string_pretty(summary).map_err(Failure::json)?;
-    write_text(&folder.join("summary.json"), &format!("{summary}\n"))?;
-    write_text(&folder.join("scenario.toml"), &loaded.resolved_toml)?;
+    folder.add_text("summary.json", &format!("{summary}\n"))?;
+    folder.add_text("scenario.toml", &with_whole_paths(&loaded.resolved_toml, file))?;
     if !first.records.minutes.is_empty() {
         let chart = reports::chart::load_chart(&loaded.scenario.name, &first.records.minutes)
             .map_err(|error| Failure::new(Status::Failed, "output::chart", error.to_string()))?;
-        write_text(&folder.join("load.svg"), &chart)?;
+        folder.add_text("load.svg", &chart)?;
     }
-    screen.note(&format!("wrote records, summary and chart to {}", folder.display()));
     Ok(())
 }
 
-/// Writes a text file whole or not at all.
-pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), Failure> {
-    let mut file = WholeFile::create(path)?;
-    file.write(|out| out.write_all(text.as_bytes()))?;
-    Ok(file.finish()?)
+/// Puts the results in their place and says so.
+///
+/// # Errors
+/// A file cannot take its name.
+pub(crate) fn finish(folder: ResultFolder, place: Option<&Path>, screen: &Screen) -> Result<(), Failure> {
+    folder.finish()?;
+    if let Some(place) = place {
+        screen.note(&format!("wrote records, summary and charts to {}", place.display()));
+    }
+    Ok(())
+}
+
+/// The resolved scenario with the files that it names relative to `file` named whole: it is read elsewhere.
+fn with_whole_paths(resolved: &str, file: &Path) -> String {
+    let folder = file.parent().and_then(|folder| std::path::absolute(folder).ok()).unwrap_or_default();
+    let folder =
+        if folder.as_os_str().is_empty() { std::env::current_dir().unwrap_or_default() } else { folder };
+    let whole = |line: &str| {
+        let text = line.strip_prefix("path = ").and_then(|value| serde_json::from_str::<String>(value).ok());
+        match text.filter(|path| Path::new(path).is_relative()) {
+            Some(path) => {
+                format!("path = {}\n", serde_json::Value::from(folder.join(path).display().to_string()))
+            }
+            None => format!("{line}\n"),
+        }
+    };
+    resolved.lines().map(whole).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_paths_become_whole_and_nothing_else_changes() {
+        let check = |line: &str, expected: &str| {
+            assert_eq!(with_whole_paths(line, Path::new("/a/b.toml")), format!("{expected}\n"));
+        };
+        check("path = \"t.csv\"", "path = \"/a/t.csv\"");
+        check("path = \"/x/t.csv\"", "path = \"/x/t.csv\"");
+        check("name = \"t.csv\"", "name = \"t.csv\"");
+    }
 }

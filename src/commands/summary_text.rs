@@ -8,10 +8,14 @@ use crate::table::{Align, Table};
 /// The summary as text of at most 100 columns.
 pub(crate) fn summary(summary: &Summary) -> String {
     let mut text = format!(
-        "{}: {} replication{} with seed {}, by the {}\n\n",
+        "{}: {} with seed {}, by the {}\n\n",
         summary.scenario,
-        summary.replications,
-        if summary.replications == 1 { "" } else { "s" },
+        match (summary.replications, summary.ci.as_ref()) {
+            (1, _) => "1 replication".to_owned(),
+            (count, None) => format!("mean of {count} replications"),
+            (count, Some(ci)) =>
+                format!("mean of {count} replications ({} intervals)", stated(ci.confidence)),
+        },
         summary.seed,
         summary.method
     );
@@ -38,13 +42,30 @@ pub(crate) fn dollars(usd: f64) -> String {
     policy::units::Usd::from_nanos((usd * 1e9).round() as i64).to_string()
 }
 
-/// A share in percent with enough digits to tell 99 % from 99.95 %.
+/// A share in percent with enough digits to tell 99 % from 99.95 %, and all from nearly all.
 pub(crate) fn share(value: f64) -> String {
-    if value > 0.9 && value < 1.0 { format!("{:.2} %", value * 100.0) } else { percent(value) }
+    if !(value > 0.9 && value < 1.0) {
+        return percent(value);
+    }
+    let shown = |decimals: usize| format!("{:.decimals$}", value * 100.0);
+    let text = (2..=4).map(shown).find(|text| !text.starts_with("100"));
+    text.map_or_else(|| ">99.9999 %".to_owned(), |text| format!("{text} %"))
+}
+
+/// A share that somebody wrote down, with no more digits than it needs: `95 %`, `99.9 %`.
+pub(crate) fn stated(value: f64) -> String {
+    format!("{} %", figure(value * 100.0))
+}
+
+/// An interval, unless both of its ends read the same.
+pub(crate) fn range(low: f64, high: f64, show: impl Fn(f64) -> String) -> Option<String> {
+    let (low, high) = (show(low), show(high));
+    (low != high).then(|| format!("{low} to {high}"))
 }
 
 fn bounds(ci: Option<Ci>, show: impl Fn(f64) -> String) -> String {
-    ci.map_or(String::new(), |ci| format!(" ({} to {})", show(ci.low), show(ci.high)))
+    let text = ci.and_then(|ci| range(ci.low, ci.high, show));
+    text.map_or(String::new(), |text| format!(" ({text})"))
 }
 
 fn head(summary: &Summary) -> String {
@@ -82,8 +103,11 @@ fn head(summary: &Summary) -> String {
         ("transfer", cost.transfer),
         ("external", cost.external),
     ];
-    let parts: Vec<String> =
-        parts.iter().filter(|part| part.1 > 0.0).map(|part| format!("{} {}", part.0, dollars(part.1))).collect();
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|part| part.1 > 0.0)
+        .map(|part| format!("{} {}", part.0, dollars(part.1)))
+        .collect();
     if !parts.is_empty() {
         text += &format!("           {}\n", parts.join(", "));
     }
@@ -156,7 +180,7 @@ fn pools(summary: &Summary) -> String {
         ("peak", Align::Right),
         ("busy", Align::Right),
         ("cost", Align::Right),
-        ("taken", Align::Right),
+        ("interrupted", Align::Right),
         ("refused", Align::Right),
         ("calls", Align::Right),
     ]);
@@ -215,7 +239,13 @@ fn spans(summary: &Summary) -> String {
         ("p99", Align::Right),
     ]);
     for span in &summary.spans {
-        table.push(vec![span.name.clone(), time(span.mean_s), time(span.p50_s), time(span.p95_s), time(span.p99_s)]);
+        table.push(vec![
+            span.name.clone(),
+            time(span.mean_s),
+            time(span.p50_s),
+            time(span.p95_s),
+            time(span.p99_s),
+        ]);
     }
     format!("\n{}", table.text("  "))
 }
@@ -243,4 +273,27 @@ fn windows(summary: &Summary) -> String {
         ]);
     }
     format!("\n{}", table.text("  "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_all_jobs_read_as_100_percent() {
+        let check = |value, text: &str| assert_eq!(share(value), text);
+        check(1.0, "100 %");
+        check(0.9995, "99.95 %");
+        check(0.999_98, "99.998 %");
+        check(0.999_999_9, ">99.9999 %");
+        check(0.42, "42 %");
+        assert_eq!((stated(0.95), stated(0.999)), ("95 %".into(), "99.9 %".into()));
+    }
+
+    #[test]
+    fn intervals_without_width_are_not_shown() {
+        assert_eq!(range(1.0, 1.0, dollars), None);
+        assert_eq!(range(12.890_1, 12.890_2, dollars), None);
+        assert_eq!(range(1.0, 2.0, dollars).as_deref(), Some("$1.00 to $2.00"));
+    }
 }
