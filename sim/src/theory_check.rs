@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use policy::model::{Place, QueueOrder};
 use policy::policies::Scaling;
-use scenarios::scenario::{Arrivals, Scenario, Shape};
+use scenarios::scenario::{Arrivals, Scenario, Shape, Step, StepKind};
 
 use crate::outcome::Outcome;
-use crate::stats::Histogram;
+use crate::stats::{Confidence, ControlVariate, Histogram};
 use crate::theory::{Mmc, Station, Variability, ggc_wait_mean_s};
 
 /// What theory says of one queue.
@@ -24,7 +24,26 @@ pub struct TheoryCheck {
     /// 99th percentile of the wait; Erlang C only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_p99_s: Option<f64>,
+    /// The simulated mean wait with chance in the offered load taken out; needs [`CONTROLLED_MIN`] replications.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_mean_controlled_s: Option<Controlled>,
 }
+
+/// A mean estimated with a control variate.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Controlled {
+    /// The adjusted mean.
+    pub mean: f64,
+    /// Lower bound.
+    pub low: f64,
+    /// Upper bound.
+    pub high: f64,
+    /// Correlation of the wait with the control; near zero the control is of no use.
+    pub correlation: f64,
+}
+
+/// Replications below which a control variate costs more certainty than it brings.
+const CONTROLLED_MIN: usize = 5;
 
 /// Coefficients of variation within this of 1 count as exponential.
 const EXPONENTIAL_WITHIN: f64 = 0.03;
@@ -100,14 +119,74 @@ fn check_stage(
             utilization,
             wait_mean_s: exact.wait_mean_s(),
             wait_p99_s: Some(exact.wait_quantile_s(0.99).ok()?),
+            wait_mean_controlled_s: controlled(scenario, outcomes, stage),
         }
     } else {
         let wait_mean_s = ggc_wait_mean_s(station, Variability { arrival_scv, service_scv }).ok()?;
-        TheoryCheck { model: "Allen-Cunneen", servers, utilization, wait_mean_s, wait_p99_s: None }
+        let wait_mean_controlled_s = controlled(scenario, outcomes, stage);
+        TheoryCheck {
+            model: "Allen-Cunneen",
+            servers,
+            utilization,
+            wait_mean_s,
+            wait_p99_s: None,
+            wait_mean_controlled_s,
+        }
     };
     // Departures: W. Whitt, The Queueing Network Analyzer, BSTJ 62(9), 1983, eq. 38.
     let square = utilization * utilization;
     let departures =
         1.0 + (1.0 - square) * (arrival_scv - 1.0) + square / (servers as f64).sqrt() * (service_scv - 1.0);
     Some((check, departures))
+}
+
+/// The mean wait with the realised offered load (arrivals times mean service over time) as control variate: its
+/// expectation is known exactly, and the wait of a loaded queue follows it closely (Law 2015, §11.4).
+fn controlled(scenario: &Scenario, outcomes: &[Outcome], stage: usize) -> Option<Controlled> {
+    if outcomes.len() < CONTROLLED_MIN || scenario.run.warmup > policy::units::Duration::ZERO {
+        return None;
+    }
+    let rate: f64 = scenario
+        .workload
+        .iter()
+        .filter_map(|source| match &source.arrivals {
+            Arrivals::Generator(generator) => match generator.shape {
+                Shape::Constant { rate_per_s } => Some(rate_per_s * source.rate_factor),
+                _ => None,
+            },
+            Arrivals::Trace(_) => None,
+        })
+        .sum();
+    let service = service_mean_s(scenario, stage)?;
+    let horizon = scenario.run.horizon.as_secs_f64();
+    let pair = |outcome: &Outcome| {
+        let stats = &outcome.stages[stage];
+        let load = outcome.jobs.arrived as f64 / horizon * stats.service.mean_ns()? * 1e-9;
+        Some((stats.wait.mean_ns()? * 1e-9, load))
+    };
+    let pairs: Vec<(f64, f64)> = outcomes.iter().map(pair).collect::<Option<_>>()?;
+    let confidence = Confidence::new(scenario.run.confidence).ok()?;
+    let estimate = ControlVariate::estimate(&pairs, rate * service, confidence).ok()?;
+    let interval = estimate.interval;
+    Some(Controlled {
+        mean: interval.mean,
+        low: interval.low,
+        high: interval.high,
+        correlation: estimate.correlation,
+    })
+}
+
+/// Expected service time of a stage whose steps are all plain laws; `None` where factors or tiers change it.
+fn service_mean_s(scenario: &Scenario, stage: usize) -> Option<f64> {
+    let plain = scenario.system.pools.iter().all(|pool| pool.speed_factor == 1.0)
+        && !scenario.system.stages[stage].has_quality
+        && scenario.stages[stage].slowdown.is_empty();
+    let step = |step: &Step| match &step.kind {
+        StepKind::Compute { time, factor } if factor.iter().all(|factor| *factor == 1.0) => {
+            Some(time.mean().as_secs_f64())
+        }
+        StepKind::Wait { time } => Some(time.mean().as_secs_f64()),
+        StepKind::Compute { .. } | StepKind::Transfer { .. } => None,
+    };
+    if plain { scenario.stages[stage].steps.iter().map(step).sum() } else { None }
 }
