@@ -470,7 +470,7 @@ fn runner_up_lines(plan: &Plan) -> String {
             evaluation.candidate.name,
             dollars(evaluation.cost()),
             share(evaluation.on_time_ratio()),
-            lost.why.trim_start_matches('+')
+            lost.why
         );
     }
     text
