@@ -214,6 +214,19 @@ impl Outcome {
                 self.latency_batches.record(latency as f64 * 1e-9);
             }
         }
+        self.note_end_in_windows(marks, arrived, outcome, latency);
+    }
+
+    /// The part of [`Self::note_end`] that windows count.
+    #[inline]
+    pub(crate) fn note_end_in_windows(
+        &mut self,
+        marks: Marks<'_>,
+        arrived: u64,
+        outcome: JobOutcome,
+        latency: Option<u64>,
+    ) {
+        let on_time = latency.is_some_and(|latency| latency <= marks.deadline);
         for (window, stats) in marks.windows.iter().zip(&mut self.windows) {
             if (window.from.as_nanos()..window.to.as_nanos()).contains(&arrived) {
                 stats.jobs.count(outcome, on_time);

@@ -92,6 +92,16 @@ impl Sampler {
         self.block[(index % BLOCK as u64) as usize]
     }
 
+    /// The draws for job numbers `base..base + BLOCK`; `base` is a multiple of [`BLOCK`].
+    #[inline]
+    pub fn block(&mut self, base: u64) -> &[u64; BLOCK] {
+        debug_assert!(base.is_multiple_of(BLOCK as u64), "blocks start at multiples of their length");
+        if base != self.base {
+            self.refill(base);
+        }
+        &self.block
+    }
+
     /// The draw for job number `index` without touching the block; for numbers out of order.
     pub fn single(&self, index: u64) -> u64 {
         let base = index & !(BLOCK as u64 - 1);

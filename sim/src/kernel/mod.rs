@@ -5,5 +5,5 @@ pub mod draw;
 pub mod heap;
 
 pub use calendar::{Calendar, EventClass};
-pub use draw::Sampler;
+pub use draw::{BLOCK, Sampler};
 pub use heap::KeyHeap;

@@ -72,6 +72,30 @@ impl BatchMeans {
         }
     }
 
+    /// Takes many values in; the same as one after the other.
+    #[inline]
+    pub fn record_all(&mut self, mut values: impl ExactSizeIterator<Item = f64>) {
+        if self.count == 0 {
+            let Some(first) = values.next() else { return };
+            self.record(first);
+        }
+        while values.len() > 0 {
+            let room = (self.batch_size - self.open_count).min(values.len() as u64);
+            let (mut sum, mut squares) = (self.open_sum, self.open_squares);
+            for value in values.by_ref().take(room as usize) {
+                let distance = value - self.origin;
+                sum += distance;
+                squares += distance * distance;
+            }
+            (self.open_sum, self.open_squares) = (sum, squares);
+            self.count += room;
+            self.open_count += room;
+            if self.open_count == self.batch_size {
+                self.close_batch();
+            }
+        }
+    }
+
     fn close_batch(&mut self) {
         self.sums[self.full] = self.open_sum;
         self.full += 1;
@@ -242,6 +266,17 @@ mod tests {
         let expected: Moments = values.into_iter().collect();
         assert!((batches.mean().unwrap() - expected.mean().unwrap()).abs() < 1e-6);
         assert!((batches.variance().unwrap() / expected.variance().unwrap() - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn many_at_once_are_one_after_the_other() {
+        let values: Vec<f64> = (0..3000).map(|i| 5.0 + libm::sin(f64::from(i))).collect();
+        let (mut single, mut many) = (BatchMeans::new(), BatchMeans::new());
+        values.iter().for_each(|value| single.record(*value));
+        for chunk in values.chunks(77) {
+            many.record_all(chunk.iter().copied());
+        }
+        assert_eq!(single, many);
     }
 
     proptest! {

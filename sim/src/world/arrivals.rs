@@ -133,6 +133,30 @@ impl ArrivalFeed {
         Some(arrival)
     }
 
+    /// Takes the next arrivals' times, as many as `times` holds or are left; returns how many.
+    pub fn take_times(&mut self, times: &mut [u64]) -> usize {
+        if let [feed] = self.feeds.as_mut_slice() {
+            let mut taken = 0;
+            for time in times {
+                if feed.next == u64::MAX {
+                    break;
+                }
+                *time = feed.next;
+                taken += 1;
+                feed.advance();
+            }
+            self.next_at = feed.next;
+            return taken;
+        }
+        for (taken, time) in times.iter_mut().enumerate() {
+            match self.take() {
+                Some(arrival) => *time = arrival.at,
+                None => return taken,
+            }
+        }
+        times.len()
+    }
+
     fn find_first(&mut self) {
         let first = self.feeds.iter().enumerate().min_by_key(|(_, feed)| feed.next);
         (self.first, self.next_at) = first.map_or((0, u64::MAX), |(index, feed)| (index, feed.next));
@@ -411,7 +435,7 @@ mod tests {
 
     #[test]
     fn a_viral_wave_passes_its_marks() {
-        let h = |hours| Duration::from_secs(hours * 3600);
+        let h = |hours: u64| Duration::from_secs(hours * 3600);
         let shape = Shape::Viral {
             base_per_s: 0.0,
             peak_per_s: 100.0,

@@ -4,7 +4,7 @@ use policy::units::random::Stream;
 use policy::units::{Bytes, Duration};
 use scenarios::scenario::{Edge, Operation, Scenario, StepKind};
 
-use crate::kernel::Sampler;
+use crate::kernel::{BLOCK, Sampler};
 
 /// What a step does, compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +196,12 @@ impl Pipeline {
             }
         }
         self.marks[slot * self.spans..(slot + 1) * self.spans].fill(SpanMark::NONE);
+    }
+
+    /// Draws number `draw` of the jobs `base..base + BLOCK`.
+    #[inline]
+    pub(crate) fn block(&mut self, draw: u16, base: u64) -> &[u64; BLOCK] {
+        self.samplers[draw as usize].block(base)
     }
 
     #[inline(always)]
