@@ -97,23 +97,24 @@ impl KeyHeap {
             let (least, at) = if right < left { (right, right_at) } else { (left, left_at) };
             // SAFETY: hole starts at 0 < len and is only ever set to a child below len + 4.
             unsafe { *keys.get_unchecked_mut(hole) = least };
+            // Padding is never less than an entry, and `child` is one: the hole stays among the entries.
             hole = child + at;
-            if hole >= len {
-                // Padding was least only if every child was padding, which `child >= len` excluded.
-                return hole;
-            }
         }
     }
 
     #[inline(always)]
     fn climb(&mut self, mut at: usize, key: u64) {
         let keys = self.keys.as_mut_slice();
+        assert!(at < keys.len(), "a hole lies among the entries");
         while at > 0 {
             let parent = (at - 1) / 4;
-            if keys[parent] <= key {
+            // SAFETY: `at` is in range, asserted above, and only ever falls; its parent lies below it.
+            let above = unsafe { *keys.get_unchecked(parent) };
+            if above <= key {
                 break;
             }
-            keys[at] = keys[parent];
+            // SAFETY: as before.
+            unsafe { *keys.get_unchecked_mut(at) = above };
             at = parent;
         }
         keys[at] = key;
