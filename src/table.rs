@@ -31,6 +31,11 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// Whether it has no row.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// The table with `indent` before each line; columns without any cell text are left out.
     pub(crate) fn text(&self, indent: &str) -> String {
         let width =

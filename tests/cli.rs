@@ -129,6 +129,9 @@ fn help_has_examples_and_exit_codes_and_goes_to_stdout() {
         &["trace", "fit"],
         &["prices", "show"],
         &["validate"],
+        &["plan"],
+        &["simulate"],
+        &["compare"],
     ] {
         let long = desk.run(&[command, &["--help"]].concat()).ends(0, &[]).stdout();
         let short = desk.run(&[command, &["-h"]].concat()).ends(0, &[]).stdout();

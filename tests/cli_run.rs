@@ -395,6 +395,15 @@ fn comparison_is_paired_and_shows_no_interval_without_width() {
     assert!(text.contains("paired 95 % intervals") && !text.contains(" to "), "{text}");
 }
 
+#[test]
+fn scenario_without_arrivals_is_simulated_and_cannot_be_planned() {
+    let desk = Desk::new();
+    let nobody = ["small.toml", "--set", "workload.source.0.factor=0"];
+    let text = desk.run(&[&["simulate"], &nobody[..]].concat()).ends(0, &[]).stdout();
+    assert!(text.contains("none arrived within the horizon") && !text.contains("p95"), "{text}");
+    desk.run(&[&["plan", "--quick"], &nobody[..]].concat()).ends(3, &["plan::no-arrivals", "`small.toml`"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn interrupted_runs_end_with_130_and_leave_nothing() {

@@ -40,8 +40,8 @@ struct Compared {
 struct Differences {
     /// Dollars.
     cost_usd: Option<Ci>,
-    /// Share of the first one's cost.
-    cost_ratio: f64,
+    /// Share of the first one's cost; none where that costs nothing.
+    cost_ratio: Option<f64>,
     /// Seconds.
     latency_p95_s: Option<Ci>,
     /// Share of jobs.
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &CompareArgs, screen: &Screen) -> Result<(), Failure> {
             summary: summary.clone(),
             difference: (index > 0).then(|| Differences {
                 cost_usd: paired(first, &experiment.outcomes, level, Outcome::cost),
-                cost_ratio: summary.cost_usd.total / base.max(1e-12),
+                cost_ratio: (base > 0.0).then(|| summary.cost_usd.total / base),
                 latency_p95_s: paired(first, &experiment.outcomes, level, |outcome| {
                     outcome.latency.quantile(0.95).unwrap_or(0) as f64 * 1e-9
                 }),
@@ -135,10 +135,10 @@ fn text(compared: &[Compared], level: f64) -> String {
         if difference.cost_usd.is_some() {
             text += &format!(" (paired {} intervals)", stated(level));
         }
-        text += &format!(":\n  cost     {:+.1} %", (difference.cost_ratio - 1.0) * 100.0);
-        if let Some(ci) = difference.cost_usd {
-            text += &format!(", {} a run{}", signed(ci.mean), bounds(ci, &signed));
-        }
+        let ratio = difference.cost_ratio.map(|ratio| format!("{:+.1} %", (ratio - 1.0) * 100.0));
+        let cost = difference.cost_usd.map(|ci| format!("{} a run{}", signed(ci.mean), bounds(ci, &signed)));
+        let cost: Vec<String> = ratio.into_iter().chain(cost).collect();
+        text += &format!(":\n  cost     {}", cost.join(", "));
         if let Some(ci) = difference.latency_p95_s {
             let seconds = |value: f64| format!("{value:+.3} s");
             text += &format!("\n  p95      {}{}", seconds(ci.mean), bounds(ci, &seconds));

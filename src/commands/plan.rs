@@ -120,6 +120,12 @@ pub(crate) fn run(args: &PlanArgs, screen: &Screen) -> Result<(), Failure> {
     let options = PlanOptions { threads: threads(&args.run), quick: args.quick };
     let plan = search(&loaded.scenario, &inputs, &variant, options, &bar)?;
     drop(bar);
+    if plan.peak_per_s == 0.0 {
+        let message =
+            format!("no job of `{}` arrives within the horizon; nothing can be planned", args.file.display());
+        return Err(Failure::new(Status::InvalidInput, "plan::no-arrivals", message)
+            .with_help("check `workload.source` and `run.horizon`, or give --trace"));
+    }
     let experiment = Experiment { outcomes: plan.outcomes.clone() };
     let mut summary = summarize(&plan.scenario, &experiment);
     summary.engine.wall_s = started.elapsed().as_secs_f64();
@@ -430,7 +436,7 @@ fn fleet_lines(summary: &Summary) -> String {
             dollars(pool.cost_usd),
         ]);
     }
-    format!("\n{}", table.text("  "))
+    if table.is_empty() { String::new() } else { format!("\n{}", table.text("  ")) }
 }
 
 /// What to do, as a command that reproduces the plan.

@@ -71,6 +71,12 @@ fn bounds(ci: Option<Ci>, show: impl Fn(f64) -> String) -> String {
 fn head(summary: &Summary) -> String {
     let jobs = &summary.jobs;
     let ci = summary.ci.as_ref();
+    if jobs.arrived == 0.0 {
+        return format!(
+            "  jobs     none arrived within the horizon\n  cost     {}\n",
+            dollars(summary.cost_usd.total)
+        );
+    }
     let mut text = format!("  jobs     {} arrived, {} done", figure(jobs.arrived), figure(jobs.done));
     for (name, count) in [
         ("failed", jobs.failed),
@@ -91,10 +97,14 @@ fn head(summary: &Summary) -> String {
     );
     let cost = &summary.cost_usd;
     text += &format!(
-        "  cost     {}{}, {} per 1,000 done jobs\n",
+        "  cost     {}{}{}\n",
         dollars(cost.total),
         bounds(ci.map(|ci| ci.cost_usd.total), dollars),
-        dollars(summary.cost_per_1000_usd)
+        if jobs.done > 0.0 {
+            format!(", {} per 1,000 done jobs", dollars(summary.cost_per_1000_usd))
+        } else {
+            String::new()
+        }
     );
     let parts = [
         ("compute", cost.compute),
@@ -136,6 +146,9 @@ const TIMES: [(&str, Align); 7] = [
 ];
 
 fn latency(summary: &Summary) -> String {
+    if summary.jobs.done == 0.0 {
+        return String::new();
+    }
     let mut table = Table::new(&TIMES);
     table.push(times_row("time in system", &summary.latency_s));
     for stage in &summary.stages {
