@@ -70,7 +70,7 @@ enum Command {
     #[command(after_long_help = simulate::EXAMPLES)]
     Simulate(SimulateArgs),
     /// Compare scenarios side by side, with paired intervals.
-    #[command(after_long_help = compare::EXAMPLES)]
+    #[command(after_long_help = compare::EXAMPLES, mut_arg("out", |out| out.hide(true)))]
     Compare(CompareArgs),
     /// Read measured traffic: import it, describe it, fit a generator to it.
     #[command(subcommand)]

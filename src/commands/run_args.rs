@@ -42,10 +42,10 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) overrides: OverrideArgs,
     /// Write records and charts into this folder.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Run")]
     pub(crate) out: Option<PathBuf>,
     /// Threads for replications; the result is the same for any number. Default: all cores.
-    #[arg(long, value_name = "N", value_parser = thread_count)]
+    #[arg(long, value_name = "N", value_parser = thread_count, help_heading = "Run")]
     pub(crate) threads: Option<NonZeroUsize>,
 }
 
