@@ -24,6 +24,8 @@ pub struct Demand {
     pub counts: Vec<u64>,
     /// Length of a bin, seconds.
     pub bin_s: f64,
+    /// Length of the run, seconds.
+    horizon_s: f64,
     /// By pool class: expected slot-seconds of one job on the kind that runs out first, per slot of one instance.
     instance_seconds: Vec<f64>,
     /// By pool class: slots of that kind on one instance.
@@ -44,7 +46,8 @@ impl Demand {
             counts[(arrival.at / bin_ns) as usize] += 1;
         }
         let (instance_seconds, slots) = work_per_job(scenario);
-        Ok(Self { counts, bin_s: bin_ns as f64 * 1e-9, instance_seconds, slots })
+        let horizon_s = scenario.run.horizon.as_secs_f64();
+        Ok(Self { counts, bin_s: bin_ns as f64 / 1e9, horizon_s, instance_seconds, slots })
     }
 
     /// Arrivals in all.
@@ -66,7 +69,7 @@ impl Demand {
 
     /// Mean rate, per second.
     pub fn mean_per_s(&self) -> f64 {
-        self.total() as f64 / (self.counts.len() as f64 * self.bin_s)
+        self.total() as f64 / self.horizon_s
     }
 
     /// Instances of a pool class that `rate_per_s` needs: a + β√a servers.

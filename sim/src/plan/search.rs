@@ -448,7 +448,7 @@ fn why_lost(loser: &Evaluation, winner: &Evaluation, base: &Scenario) -> String 
     let share = dearer / winner.cost().max(1e-9) * 100.0;
     match loser.cost_over(winner, base.run.confidence) {
         Some(interval) if interval.excludes_zero() => {
-            format!("{share:+.1} % dearer (${:.2} to ${:.2} a run, paired)", interval.low, interval.high)
+            format!("{share:.1} % dearer (${:.2} to ${:.2} a run, paired)", interval.low, interval.high)
         }
         Some(interval) => format!(
             "{share:+.1} % in cost, not told apart with confidence (${:.2} to ${:.2})",
