@@ -304,8 +304,12 @@ impl From<sim::plan::PlanError> for Failure {
     fn from(error: sim::plan::PlanError) -> Self {
         match error {
             sim::plan::PlanError::Sim(error) => error.into(),
-            sim::plan::PlanError::Cancelled => Self::new(Status::Interrupted, "plan::stopped", error.to_string()),
-            sim::plan::PlanError::Variant { .. } => Self::new(Status::Failed, "plan::variant", error.to_string()),
+            sim::plan::PlanError::Cancelled => {
+                Self::new(Status::Interrupted, "plan::stopped", error.to_string())
+            }
+            sim::plan::PlanError::Variant { .. } => {
+                Self::new(Status::Failed, "plan::variant", error.to_string())
+            }
         }
     }
 }

@@ -45,7 +45,9 @@ pub(crate) fn scenario_overrides(
 ) -> Result<Vec<String>, Failure> {
     if let Some(near) = nearest_file(path).filter(|_| !path.exists()) {
         let read = scenarios::load(path, &[]).map_err(Failure::from);
-        return read.map(|_| Vec::new()).map_err(|failure| failure.with_help(format!("did you mean `{near}`?")));
+        return read
+            .map(|_| Vec::new())
+            .map_err(|failure| failure.with_help(format!("did you mean `{near}`?")));
     }
     let mut changes = overrides::of_flags(args);
     for text in &args.trace {

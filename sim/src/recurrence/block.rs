@@ -72,7 +72,7 @@ impl BlockWork {
         let count = slots.len();
         let mut compute: Lanes = [0; LANES];
         self.lengths.iter_mut().for_each(|lengths| *lengths = [0; LANES]);
-        for stage in 0..self.stages.len() {
+        for (stage, busy) in busy.iter_mut().enumerate().take(self.stages.len()) {
             let mut took: Lanes = [0; LANES];
             for step in 0..pipeline.stages[stage].steps.len() {
                 self.pass(SpanPoint { stage, step, edge: Edge::Start }, &took, &compute);
@@ -91,7 +91,7 @@ impl BlockWork {
                 self.pass(SpanPoint { stage, step, edge: Edge::End }, &took, &compute);
             }
             outcome.stages[stage].service.record_all(&took[unmeasured..count]);
-            busy[stage] += took[..count].iter().sum::<u64>();
+            *busy += took[..count].iter().sum::<u64>();
             records.write_times(stage, slots, &took);
         }
         for (span, (row, lengths)) in self.spans.iter().zip(&self.lengths).enumerate() {

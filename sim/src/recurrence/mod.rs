@@ -162,13 +162,7 @@ impl<'a> Recurrence<'a> {
         for stage in from..self.stations.len() {
             self.leaving.clear();
             let waiting = (self.warmup, &mut self.waits);
-            self.stations[stage].serve(
-                stage,
-                &self.visits,
-                &mut self.records,
-                waiting,
-                &mut self.leaving,
-            )?;
+            self.stations[stage].serve(stage, &self.visits, &mut self.records, waiting, &mut self.leaving)?;
             let waits = &self.waits.measured;
             let stats = &mut self.outcome.stages[stage];
             stats.wait.record_all(waits);
