@@ -24,7 +24,7 @@ pub struct TheoryCheck {
     /// 99th percentile of the wait; Erlang C only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_p99_s: Option<f64>,
-    /// The simulated mean wait with chance in the offered load taken out; needs [`CONTROLLED_MIN`] replications.
+    /// The simulated mean wait with chance in the offered load taken out; needs several replications.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_mean_controlled_s: Option<Controlled>,
 }

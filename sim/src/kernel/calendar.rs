@@ -72,7 +72,7 @@ struct Node<P> {
 
 /// Pending events in order of (time, class, sequence).
 pub struct Calendar<P> {
-    /// The events of the day at hand, latest first; at most [`TODAY_MAX`].
+    /// The events of the day at hand, latest first; at most `TODAY_MAX`.
     today: Vec<Entry<P>>,
     /// Events of a day that turned out crowded.
     crowd: BinaryHeap<Reverse<Entry<P>>>,

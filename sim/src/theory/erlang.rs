@@ -11,7 +11,7 @@ use super::{
 
 /// Blocking probability `B(a, n)` of a station without a queue (M/G/n/n) offered `a` erlang.
 ///
-/// Exact to rounding for every load, overload too: see [`inverse_b`].
+/// Exact to rounding for every load, overload too: see `inverse_b`.
 ///
 /// # Errors
 /// A load that is negative or not finite; no servers, or more than [`SERVERS_LIMIT`].
