@@ -80,7 +80,8 @@ impl Dispatcher {
                 self.instances.remove(id);
                 let group = self.pools[pool.index()].group;
                 self.groups[group.index()].purchase.on_event(now, PoolEvent::LaunchFailed(pool));
-                self.purchase_elsewhere(now, group, pool, out);
+                self.pools[pool.index()].refused_until = self.groups[group.index()].next_tick;
+                self.purchase(now, group, out);
             }
             InstanceState::Terminating => self.instances.remove(id),
             _ => self.totals.stale += 1,
@@ -336,28 +337,9 @@ impl Dispatcher {
         self.groups[group_id.index()].pools.iter().map(view).collect()
     }
 
+    /// Buys and gives back as the purchase policy says. A pool that refused a launch is not asked again before the next
+    /// tick, so that two pools without capacity cannot send launches back and forth at one instant.
     fn purchase(&mut self, now: Instant, group_id: GroupId, out: &mut Vec<Output>) {
-        self.purchase_except(now, group_id, None, out);
-    }
-
-    /// After a refused launch: other pools may step in now, the one that refused waits for the next tick.
-    fn purchase_elsewhere(
-        &mut self,
-        now: Instant,
-        group_id: GroupId,
-        refused: PoolId,
-        out: &mut Vec<Output>,
-    ) {
-        self.purchase_except(now, group_id, Some(refused), out);
-    }
-
-    fn purchase_except(
-        &mut self,
-        now: Instant,
-        group_id: GroupId,
-        refused: Option<PoolId>,
-        out: &mut Vec<Output>,
-    ) {
         let views = self.views(group_id);
         let group = &mut self.groups[group_id.index()];
         let targets = group.purchase.allocate(now, group.target, &views);
@@ -371,7 +353,8 @@ impl Dispatcher {
             // Machines that drain still count against the provider's limit.
             let draining = self.pools[target.pool.index()].draining;
             let wanted = wanted.min(view.count_max.saturating_sub(draining).max(held));
-            if wanted == held || (wanted > held && refused == Some(target.pool)) {
+            let refused = now < self.pools[target.pool.index()].refused_until;
+            if wanted == held || (wanted > held && refused) {
                 continue;
             }
             out.push(Output::Decided(Box::new(DecisionRow {

@@ -123,6 +123,8 @@ pub(super) struct PoolState {
     pub(super) starting: u32,
     pub(super) ready: u32,
     pub(super) draining: u32,
+    /// Until when a refused launch is not repeated: the group's next tick.
+    pub(super) refused_until: Instant,
     /// Calls in progress, for external pools.
     pub(super) external_running: u32,
 }
@@ -140,6 +142,7 @@ impl PoolState {
             starting: 0,
             ready: 0,
             draining: 0,
+            refused_until: Instant::START,
             external_running: 0,
         }
     }

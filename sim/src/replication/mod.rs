@@ -201,7 +201,10 @@ impl<'a> Replication<'a> {
             let timer = self.dispatcher.poll_timeout().as_nanos();
             let arrival = self.arrivals.next_at;
             let (event, class) = self.calendar.peek().unwrap_or((u64::MAX, EventClass::Patience));
-            if arrival == u64::MAX && self.dispatcher.jobs_in_system() == 0 && self.reasks.len() == 0 {
+            // Without jobs the fleet still shrinks, and is paid for, until the horizon.
+            let is_idle =
+                arrival == u64::MAX && self.dispatcher.jobs_in_system() == 0 && self.reasks.len() == 0;
+            if is_idle && event.min(timer) >= horizon {
                 break;
             }
             if event <= arrival
