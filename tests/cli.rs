@@ -1,13 +1,17 @@
 //! The program as its users meet it: exit codes, what goes to stdout and what to stderr, and the texts of errors.
 
+mod ran;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use reports::parquet::{Cell, Column, Origin, Provenance, Table, write_table};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use ran::Ran;
 
 const SCENARIO: &str = r#"
 [[workload.source]]
@@ -65,41 +69,6 @@ impl Desk {
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-}
-
-struct Ran {
-    args: String,
-    output: Output,
-}
-
-impl Ran {
-    fn stdout(&self) -> String {
-        String::from_utf8(self.output.stdout.clone()).expect("results are UTF-8")
-    }
-
-    /// Stderr with line breaks and the frames around errors taken out, so that texts can be looked for.
-    fn stderr(&self) -> String {
-        let text = String::from_utf8(self.output.stderr.clone()).expect("messages are UTF-8");
-        let lines = text.lines().map(|line| line.trim().trim_start_matches(['│', '×']).trim());
-        lines.collect::<Vec<_>>().join(" ")
-    }
-
-    /// Asks for the exit code and for texts on stderr.
-    fn ends(self, code: i32, texts: &[&str]) -> Self {
-        let stderr = self.stderr();
-        assert_eq!(self.output.status.code(), Some(code), "{}: {stderr}", self.args);
-        for text in texts {
-            assert!(stderr.contains(text), "{}: no `{text}` in: {stderr}", self.args);
-        }
-        self
-    }
-
-    /// Asks for success and gives stdout as JSON.
-    fn json(self) -> Value {
-        let ran = self.ends(0, &[]);
-        serde_json::from_str(&ran.stdout())
-            .unwrap_or_else(|error| panic!("{}: {error}: {}", ran.args, ran.stdout()))
     }
 }
 

@@ -1,14 +1,18 @@
 //! `simulate`, `plan` and `compare` as their users meet them: what the JSON holds, that a seed means the same bytes,
 //! what is left on disk, and how each ends.
 
+mod ran;
+
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use ran::Ran;
 
 /// Two stages and a transfer, two pools of which one is taken away at times, a span and a window of time.
 const SCENARIO: &str = r#"
@@ -134,39 +138,6 @@ impl Desk {
         let mut names: Vec<String> = entries.map(name).collect();
         names.sort();
         names
-    }
-}
-
-struct Ran {
-    args: String,
-    output: Output,
-}
-
-impl Ran {
-    fn stdout(&self) -> String {
-        String::from_utf8(self.output.stdout.clone()).expect("results are UTF-8")
-    }
-
-    /// Stderr without line breaks and the frames around errors.
-    fn stderr(&self) -> String {
-        let text = String::from_utf8(self.output.stderr.clone()).expect("messages are UTF-8");
-        let lines = text.lines().map(|line| line.trim().trim_start_matches(['│', '×']).trim());
-        lines.collect::<Vec<_>>().join(" ")
-    }
-
-    fn ends(self, code: i32, texts: &[&str]) -> Self {
-        let stderr = self.stderr();
-        assert_eq!(self.output.status.code(), Some(code), "{}: {stderr}", self.args);
-        for text in texts {
-            assert!(stderr.contains(text), "{}: no `{text}` in: {stderr}", self.args);
-        }
-        self
-    }
-
-    fn json(self) -> Value {
-        let ran = self.ends(0, &[]);
-        serde_json::from_str(&ran.stdout())
-            .unwrap_or_else(|error| panic!("{}: {error}: {}", ran.args, ran.stdout()))
     }
 }
 

@@ -1,0 +1,40 @@
+//! A run of the program that is over: what it printed and how it ended. Shared by the tests of the command line.
+
+use std::process::Output;
+
+use serde_json::Value;
+
+pub(crate) struct Ran {
+    pub(crate) args: String,
+    pub(crate) output: Output,
+}
+
+impl Ran {
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8(self.output.stdout.clone()).expect("results are UTF-8")
+    }
+
+    /// Stderr with line breaks and the frames around errors taken out, so that texts can be looked for.
+    pub(crate) fn stderr(&self) -> String {
+        let text = String::from_utf8(self.output.stderr.clone()).expect("messages are UTF-8");
+        let lines = text.lines().map(|line| line.trim().trim_start_matches(['│', '×']).trim());
+        lines.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Asks for the exit code and for texts on stderr.
+    pub(crate) fn ends(self, code: i32, texts: &[&str]) -> Self {
+        let stderr = self.stderr();
+        assert_eq!(self.output.status.code(), Some(code), "{}: {stderr}", self.args);
+        for text in texts {
+            assert!(stderr.contains(text), "{}: no `{text}` in: {stderr}", self.args);
+        }
+        self
+    }
+
+    /// Asks for success and gives stdout as JSON.
+    pub(crate) fn json(self) -> Value {
+        let ran = self.ends(0, &[]);
+        serde_json::from_str(&ran.stdout())
+            .unwrap_or_else(|error| panic!("{}: {error}: {}", ran.args, ran.stdout()))
+    }
+}
