@@ -1,0 +1,1 @@
+//! A request becomes frames: text encoding, denoising steps, decoding, with progress and cancellation.

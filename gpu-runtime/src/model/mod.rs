@@ -1,0 +1,1 @@
+//! Model definitions: a diffusers folder's configuration files become graphs.

@@ -1,0 +1,1 @@
+//! Seeded Gaussian noise, the same on every backend.

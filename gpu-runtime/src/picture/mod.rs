@@ -1,0 +1,1 @@
+//! Pictures in and out: PNG, APNG, GIF, animated WebP, JPEG, with provenance in the metadata.

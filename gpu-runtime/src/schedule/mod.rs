@@ -1,0 +1,1 @@
+//! Noise schedules and samplers: LCM, DPM-Solver++, Euler, DDIM. Pure f64.

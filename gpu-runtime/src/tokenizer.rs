@@ -1,0 +1,1 @@
+//! The byte-pair encoder of CLIP text models.

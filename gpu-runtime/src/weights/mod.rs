@@ -1,0 +1,1 @@
+//! Weights of a model folder: safetensors files, mapped and checked, never trusted.
