@@ -110,7 +110,7 @@ fn gif_of_many_colours_is_close_and_closer_from_afar() {
         let levels = |rgb: &[u8]| rgb.iter().map(|&level| f64::from(level)).collect::<Vec<f64>>();
         let near = fidelity(&levels(&rgb(image)), &levels(frame.rgb()));
         let far = fidelity(&blurred(&rgb(image), 128, 96), &blurred(frame.rgb(), 128, 96));
-        assert!(near > 28.5 && far > 36.0, "{near} dB, {far} dB from afar");
+        assert!(near > 28.0 && far > near + 6.0, "{near} dB, {far} dB from afar");
     }
 }
 

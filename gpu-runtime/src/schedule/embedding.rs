@@ -8,6 +8,9 @@ use std::f64::consts::LN_10;
 /// Longest period over shortest, as its natural logarithm.
 const LN_MAX_PERIOD: f64 = 4.0 * LN_10;
 
+/// Sine or cosine.
+type Wave = fn(f64) -> f64;
+
 /// The sinusoid of a timestep, `[dim]`. Frequency `i` of `dim/2` is `10000^(−i/(dim/2 − freq_shift))`.
 ///
 /// `flip_sin_to_cos` puts the cosines first. An odd `dim` ends with a zero.
@@ -19,7 +22,7 @@ pub fn timestep_embedding(timestep: f64, dim: usize, flip_sin_to_cos: bool, freq
     assert!(half as f64 > freq_shift, "a time embedding of {dim} channels with shift {freq_shift}");
     let exponent = |i: usize| (-LN_MAX_PERIOD as f32) * i as f32 / (half as f64 - freq_shift) as f32;
     let angles: Vec<f32> = (0..half).map(|i| timestep as f32 * exp(exponent(i))).collect();
-    let (first, second): (fn(f64) -> f64, fn(f64) -> f64) =
+    let (first, second): (Wave, Wave) =
         if flip_sin_to_cos { (libm::cos, libm::sin) } else { (libm::sin, libm::cos) };
     waves(&angles, first, second, dim)
 }
@@ -42,8 +45,8 @@ fn exp(x: f32) -> f32 {
     libm::exp(f64::from(x)) as f32
 }
 
-fn waves(angles: &[f32], first: fn(f64) -> f64, second: fn(f64) -> f64, dim: usize) -> Vec<f32> {
-    let wave = |function: fn(f64) -> f64| angles.iter().map(move |&angle| function(f64::from(angle)) as f32);
+fn waves(angles: &[f32], first: Wave, second: Wave, dim: usize) -> Vec<f32> {
+    let wave = |function: Wave| angles.iter().map(move |&angle| function(f64::from(angle)) as f32);
     let mut values: Vec<f32> = wave(first).chain(wave(second)).collect();
     values.resize(dim, 0.0);
     values
