@@ -207,3 +207,38 @@ fn guidance_embedding_is_that_of_diffusers() {
     let error = relative_error(&found, &expected);
     assert!(error < 1e-4, "relative error {error:e}");
 }
+
+/// 46 settings that the recorded model runs do not visit, written by `tests/fixtures/make_schedules.py` from diffusers'
+/// own classes. The state is three numbers, the outputs and the noise are sines and cosines.
+#[test]
+fn other_settings_are_those_of_diffusers() {
+    let runs: Vec<Value> =
+        serde_json::from_slice(&std::fs::read(golden("schedules_more.json")).unwrap()).unwrap();
+    assert_eq!(runs.len(), 46);
+    for run in &runs {
+        let text = run["config"].to_string();
+        let config = SchedulerFile::parse(Path::new("a.json"), &text).unwrap().resolve(None).unwrap();
+        let schedule = config.schedule(run["steps"].as_u64().unwrap() as u32, 1.0).unwrap();
+        let close = |found: &[f64], expected: &[f64], error_max: f64| {
+            let error = relative_error(found, expected);
+            assert!(error < error_max, "{text}: {found:?} {expected:?}: relative error {error:e}");
+        };
+        close(&schedule.timesteps, &numbers(&run["timesteps"]), 1e-5);
+        let sigma = schedule.init_noise_sigma;
+        close(&[sigma], &[run["init_noise_sigma"].as_f64().unwrap()], 5e-6);
+        let mut x = [sigma, -0.5 * sigma, 0.2 * sigma];
+        let mut before = [0.0; 3];
+        for (i, (step, expected)) in schedule.steps.iter().zip(run["states"].as_array().unwrap()).enumerate()
+        {
+            let i = i as f64;
+            let output = [i + 1.0, 2.0 * i, 3.0 - i].map(f64::sin);
+            let noise = [i, 5.0 * i, 1.0 + i].map(f64::cos);
+            let denoised: [f64; 3] = std::array::from_fn(|j| step.dx * x[j] + step.de * output[j]);
+            x = std::array::from_fn(|j| {
+                step.nx * x[j] + step.nd * denoised[j] + step.np * before[j] + step.nn * noise[j]
+            });
+            before = denoised;
+            close(&x, &numbers(expected), 2e-5);
+        }
+    }
+}
