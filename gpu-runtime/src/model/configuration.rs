@@ -192,7 +192,7 @@ impl UnetConfig {
             context_channels: keys.number("cross_attention_dim", 1..=CHANNELS_MAX, None)?,
             groups: keys.number("norm_num_groups", 1..=CHANNELS_MAX, Some(32))?,
             eps: keys.positive("norm_eps", 1e-5)? as f32,
-            guidance_channels: keys.optional_number("time_cond_proj_dim", 2..=CHANNELS_MAX)?,
+            guidance_channels: keys.optional_number("time_cond_proj_dim", 4..=CHANNELS_MAX)?,
             channels,
             attention_down,
             attention_up,
