@@ -1,8 +1,9 @@
-//! The device that models run on: chosen by a flag, told about in words.
+//! The device that models run on: chosen by a flag, opened, told about in words.
 
 use clap::ValueEnum;
 use gpu_runtime::RuntimeError;
 use gpu_runtime::cpu::CpuBackend;
+use gpu_runtime::cuda::{Cuda, Options};
 use gpu_runtime::generate::Backend;
 
 use crate::screen::Screen;
@@ -17,4 +18,57 @@ pub(crate) enum Device {
     Cpu,
     /// The first NVIDIA GPU, in bf16.
     Cuda,
+}
+
+/// A device that is ready.
+pub(crate) struct Opened {
+    pub(crate) backend: Box<dyn Backend>,
+    /// Versions of what it depends on, for profiles.
+    pub(crate) host: String,
+}
+
+impl Device {
+    /// Opens the device; tells when the CPU takes the place of a GPU.
+    ///
+    /// # Errors
+    /// `Unavailable` when there is no GPU and one was asked for; what the driver says.
+    pub(crate) fn open(self, screen: &Screen) -> Result<Opened, RuntimeError> {
+        match self {
+            Self::Cpu => Ok(cpu()),
+            Self::Cuda => cuda(),
+            Self::Auto => match cuda() {
+                Err(RuntimeError::Unavailable { what, why }) => {
+                    screen.note(&format!("on the CPU, because {what} is not available: {why}"));
+                    Ok(cpu())
+                }
+                opened => opened,
+            },
+        }
+    }
+}
+
+fn cpu() -> Opened {
+    Opened { backend: Box::new(CpuBackend::default()), host: processor() }
+}
+
+fn cuda() -> Result<Opened, RuntimeError> {
+    let cuda = Cuda::open(&Options::from_environment())?;
+    let facts = cuda.facts();
+    let (driver, (major, minor)) = (facts.driver_version, facts.compiler_version);
+    let driver = format!("{}.{}", driver / 1000, driver % 1000 / 10);
+    let architecture = facts.architecture();
+    let host = format!(
+        "{}, driver for CUDA {driver}, kernels by NVRTC {major}.{minor} for {architecture}",
+        processor()
+    );
+    Ok(Opened { backend: Box::new(cuda), host })
+}
+
+/// The processor as Linux names it, with the cores that this process may use.
+fn processor() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let facts = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = facts.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let name = name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned());
+    format!("{name}, {cores} cores")
 }

@@ -1,6 +1,6 @@
 //! Flags that name a model and what is asked of it. What they mean to a model is checked by the runtime.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use gpu_runtime::model::ModelSource;
@@ -24,9 +24,9 @@ pub(crate) struct ModelArgs {
     /// Sampler instead of the model's own: lcm, dpm++, euler, ddim.
     #[arg(long, value_name = "NAME", value_parser = sampler)]
     pub(crate) sampler: Option<Sampler>,
-    /// Guidance scale, for models with a guidance embedding.
-    #[arg(long, value_name = "SCALE", default_value_t = 8.0)]
-    pub(crate) guidance: f64,
+    /// Guidance scale. Default: 8 for models with a guidance embedding, else 1, which is none.
+    #[arg(long, value_name = "SCALE")]
+    pub(crate) guidance: Option<f64>,
     /// Where the model runs.
     #[arg(long, value_enum, value_name = "DEVICE", default_value_t)]
     pub(crate) device: Device,
@@ -34,7 +34,7 @@ pub(crate) struct ModelArgs {
 
 impl ModelArgs {
     /// The folder with the parts.
-    pub(crate) fn source(&self, folder: &std::path::Path) -> ModelSource {
+    pub(crate) fn source(&self, folder: &Path) -> ModelSource {
         let whole = ModelSource::folder(folder);
         ModelSource {
             motion_adapter: self.motion_adapter.clone().or(whole.motion_adapter),
@@ -68,7 +68,8 @@ fn sampler(name: &str) -> Result<Sampler, String> {
 
 fn adapter(text: &str) -> Result<(PathBuf, f32), String> {
     let Some((path, strength)) = text.rsplit_once('=') else { return Ok((text.into(), ADAPTER_STRENGTH)) };
-    let strength: f32 = strength.parse().map_err(|_| format!("`{strength}` is not a strength, such as 0.8"))?;
+    let strength: f32 =
+        strength.parse().map_err(|_| format!("`{strength}` is not a strength, such as 0.8"))?;
     if strength.is_finite() { Ok((path.into(), strength)) } else { Err(format!("a strength of {strength}")) }
 }
 
@@ -91,7 +92,11 @@ mod tests {
     #[test]
     fn adapters_have_a_strength() {
         let check = |text: &str, expected: Option<(&str, f32)>| {
-            assert_eq!(adapter(text).ok(), expected.map(|(path, strength)| (path.into(), strength)), "{text}");
+            assert_eq!(
+                adapter(text).ok(),
+                expected.map(|(path, strength)| (path.into(), strength)),
+                "{text}"
+            );
         };
         check("a.safetensors", Some(("a.safetensors", 0.8)));
         check("a=b.safetensors=1.5", Some(("a=b.safetensors", 1.5)));

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use gpu_runtime::generate::{CancelToken, Request, Start, Timings};
 use gpu_runtime::picture::{Animation, Format, FrameRate, Picture, Provenance, ReadLimits};
 use serde::Serialize;
 
-use super::animator::{Animator, Ask, Parts};
+use super::animator::{Animator, told};
 use super::model_args::{ModelArgs, Size, size};
 use crate::failure::{Failure, Status};
 use crate::numerals::time;
@@ -86,39 +87,66 @@ struct Made<'a> {
     height: u32,
     load_s: f64,
     #[serde(flatten)]
-    parts: &'a Parts,
+    parts: Parts,
     write_s: f64,
+}
+
+/// Seconds of the parts of a request.
+#[derive(Serialize)]
+struct Parts {
+    prepare_s: f64,
+    text_s: f64,
+    encode_s: f64,
+    steps_s: f64,
+    decode_s: f64,
+}
+
+impl From<&Timings> for Parts {
+    fn from(timings: &Timings) -> Self {
+        Self {
+            prepare_s: timings.prepare.as_secs_f64(),
+            text_s: timings.text.as_secs_f64(),
+            encode_s: timings.encode.as_secs_f64(),
+            steps_s: timings.steps.as_secs_f64(),
+            decode_s: timings.decode.as_secs_f64(),
+        }
+    }
 }
 
 /// Runs `headroom worker`.
 pub(crate) fn run(args: &WorkerArgs, screen: &Screen) -> Result<(), Failure> {
     let format = Format::of(&args.out).ok_or_else(|| {
         let message = format!("`{}` names no format for animations", args.out.display());
-        Failure::new(Status::Usage, "worker::format", message).with_help("end it with .png, .apng, .gif or .webp")
+        Failure::new(Status::Usage, "worker::format", message)
+            .with_help("end it with .png, .apng, .gif or .webp")
     })?;
-    let image = args.image.as_ref().map(|path| Picture::read_file(path, ReadLimits::default())).transpose()?;
+    let image =
+        args.image.as_ref().map(|path| Picture::read_file(path, ReadLimits::default())).transpose()?;
     let started = Instant::now();
     let mut animator = {
         let _loading = Progress::spinner(screen, &format!("loading {}", args.model.display()));
         Animator::open(&args.model, &args.parts, screen)?
     };
     let load_s = started.elapsed().as_secs_f64();
-    let ask = Ask {
+    let size = args.size.unwrap_or_else(|| animator.size_default());
+    let request = Request {
         prompt: args.prompt.clone(),
-        image,
-        strength: if args.image.is_some() { args.strength } else { 1.0 },
         seed: args.seed,
         steps: args.steps,
         frames: args.frames.unwrap_or_else(|| animator.frames_default()),
-        size: args.size.unwrap_or_else(|| animator.size_default()),
+        width: size.width,
+        height: size.height,
+        guidance: animator.guidance(&args.parts),
+        start: image.map(|picture| Start { picture, strength: args.strength }),
+        sampler: args.parts.sampler,
     };
     let progress = Progress::steps(screen, "steps", u64::from(args.steps));
-    let made = animator.animate(&ask, &|done, total| progress.reach("steps", done.into(), total.into()))?;
+    let made = animator.generator.generate(&request, &mut |at| told(&progress, at), &CancelToken::new())?;
     drop(progress);
     let provenance = Provenance {
-        model: animator.model_name().to_owned(),
+        model: animator.generator.model().name.clone(),
         seed: args.seed,
-        steps: args.steps,
+        steps: made.steps,
         program: concat!("headroom ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
     let animation = Animation::new(made.frames, FrameRate::new(args.rate, 1));
@@ -128,21 +156,24 @@ pub(crate) fn run(args: &WorkerArgs, screen: &Screen) -> Result<(), Failure> {
         out: &args.out,
         bytes,
         media_type: format.media_type(),
-        model: animator.model_name(),
-        device: animator.device(),
+        model: &provenance.model,
+        device: &animator.device,
         prompt: &args.prompt,
         tokens_cut: made.tokens_cut,
         seed: args.seed,
-        steps: args.steps,
+        steps: made.steps,
         frames: animation.frames().len(),
-        width: ask.size.width,
-        height: ask.size.height,
+        width: size.width,
+        height: size.height,
         load_s,
-        parts: &made.parts,
+        parts: Parts::from(&made.timings),
         write_s: started.elapsed().as_secs_f64(),
     };
     if report.tokens_cut > 0 {
-        screen.warn(&format!("the last {} tokens of the prompt found no room and were not read", report.tokens_cut));
+        screen.warn(&format!(
+            "the last {} tokens of the prompt found no room and were not read",
+            report.tokens_cut
+        ));
     }
     if screen.json { screen.print_json(&report) } else { screen.print(&report.text()) }
 }
@@ -152,13 +183,14 @@ impl Made<'_> {
         let Self { out, frames, width, height, model, device, seed, parts, .. } = self;
         let (out, frames_word) = (out.display(), if *frames == 1 { "frame" } else { "frames" });
         format!(
-            "{out}: {frames} {frames_word} of {width} x {height}, seed {seed}, by {model} on {device}\nload {}, text {}, \
-             encode {}, {} steps {}, decode {}, write {}\n",
+            "{out}: {frames} {frames_word} of {width} x {height}, seed {seed}, by {model} on {device}\nload {}, prepare {}, \
+             text {}, encode {}, {} steps {}, decode {}, write {}\n",
             time(self.load_s),
+            time(parts.prepare_s),
             time(parts.text_s),
             time(parts.encode_s),
-            parts.steps_s.len(),
-            time(parts.steps_s.iter().sum()),
+            self.steps,
+            time(parts.steps_s),
             time(parts.decode_s),
             time(self.write_s),
         )
@@ -166,7 +198,12 @@ impl Made<'_> {
 }
 
 /// Writes the file, whole or not at all; gives its length.
-fn write(animation: &Animation, format: Format, provenance: &Provenance, path: &Path) -> Result<u64, Failure> {
+fn write(
+    animation: &Animation,
+    format: Format,
+    provenance: &Provenance,
+    path: &Path,
+) -> Result<u64, Failure> {
     let mut file = WholeFile::create(path)?;
     file.write(|out| animation.write(format, provenance, out))?;
     let bytes = std::fs::metadata(file.part()).map_or(0, |metadata| metadata.len());

@@ -85,8 +85,13 @@ impl Profile {
         let best = ladder[0];
         let mut text = self.head(best);
         let quantiles: Vec<String> = best.total.quantiles().into_iter().map(seconds).collect();
-        let mut line = |args: std::fmt::Arguments| writeln!(text, "{args}").expect("text can be written to text");
-        line(format_args!("\n[[pipeline.stage]]\nname = {}\npool = {}", quoted(names.stage), quoted(names.pool)));
+        let mut line =
+            |args: std::fmt::Arguments| writeln!(text, "{args}").expect("text can be written to text");
+        line(format_args!(
+            "\n[[pipeline.stage]]\nname = {}\npool = {}",
+            quoted(names.stage),
+            quoted(names.pool)
+        ));
         line(format_args!("time = {{ quantiles = [{}] }}", quantiles.join(", ")));
         if ladder.len() > 1 {
             line(format_args!("quality = true"));
@@ -100,7 +105,10 @@ impl Profile {
             for row in &ladder {
                 let relative = row.total.median() / best.total.median();
                 let name = quoted(&format!("{}-steps", row.steps));
-                line(format_args!("[[policy.quality_level]]\nname = {name}\nservice_factor = {}", factor(relative)));
+                line(format_args!(
+                    "[[policy.quality_level]]\nname = {name}\nservice_factor = {}",
+                    factor(relative)
+                ));
             }
         }
         text
@@ -124,7 +132,9 @@ impl Profile {
             time(self.warm_up_s),
             seconds(self.load.median() + self.warm_up_s),
         );
-        text.push_str("#\n# A scenario takes this file over with `extends`, or by copying what is below.\n#\n");
+        text.push_str(
+            "#\n# A scenario takes this file over with `extends`, or by copying what is below.\n#\n",
+        );
         for line in self.tables().lines() {
             text.push_str(format!("# {line}").trim_end());
             text.push('\n');
@@ -134,11 +144,15 @@ impl Profile {
 
     /// All measurements, for people.
     pub(super) fn tables(&self) -> String {
-        let right = ["steps", "frames", "size", "text", "encode", "step", "decode", "total", "least", "most", "times"];
+        let right = [
+            "steps", "frames", "size", "text", "encode", "step", "decode", "total", "least", "most", "times",
+        ];
         let mut table = Table::new(&right.map(|name| (name, Align::Right)));
         for row in &self.alone {
-            let counts = [row.steps.to_string(), row.frames.to_string(), format!("{}x{}", row.width, row.height)];
-            let parts = [&row.text, &row.encode, &row.step, &row.decode, &row.total].map(|part| time(part.median()));
+            let counts =
+                [row.steps.to_string(), row.frames.to_string(), format!("{}x{}", row.width, row.height)];
+            let parts =
+                [&row.text, &row.encode, &row.step, &row.decode, &row.total].map(|part| time(part.median()));
             let spread = [time(row.total.min()), time(row.total.max()), row.total.count().to_string()];
             table.push(counts.into_iter().chain(parts).chain(spread).collect());
         }

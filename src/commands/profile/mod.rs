@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::model_args::{ModelArgs, Size, size};
-use crate::failure::{Failure, Status};
+use crate::failure::Failure;
 use crate::screen::Screen;
 use crate::whole_file::WholeFile;
 use account::Names;
@@ -95,16 +95,13 @@ pub(crate) fn run(args: &ProfileArgs, screen: &Screen) -> Result<(), Failure> {
 
 /// Writes a tiny model into a folder that is absent or empty.
 fn make_tiny(folder: &Path, seed: u64, screen: &Screen) -> Result<(), Failure> {
-    let taken = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
-    if taken || folder.is_file() {
-        let message = format!("`{}` is there already", folder.display());
-        return Err(Failure::new(Status::Usage, "profile::taken", message).with_help("name a new folder"));
-    }
-    gpu_runtime::model::make_tiny(folder, seed)?;
+    gpu_runtime::generate::make_tiny(folder, seed)?;
     if screen.json {
         return screen.print_json(&serde_json::json!({ "model": folder, "seed": seed }));
     }
     screen.print(&format!("{}\n", folder.display()))?;
-    screen.note("a tiny model with random weights: it makes noise, not pictures, but in the layout of real ones");
+    screen.note(
+        "a tiny model with random weights: it makes noise, not pictures, but in the layout of real ones",
+    );
     Ok(())
 }
