@@ -8,7 +8,6 @@ use gpu_runtime::generate::{self, Generator};
 use super::device::Opened;
 use super::model_args::{ModelArgs, Size};
 use crate::progress::Progress;
-use crate::screen::Screen;
 
 /// Frames that motion models were trained with.
 const FRAMES_TRAINED: u32 = 16;
@@ -22,6 +21,8 @@ pub(crate) struct Animator {
     pub(crate) device: String,
     /// Processor and versions.
     pub(crate) host: String,
+    /// Why it does not run on a GPU, where it would have.
+    pub(crate) note: Option<String>,
 }
 
 impl Animator {
@@ -29,10 +30,10 @@ impl Animator {
     ///
     /// # Errors
     /// What the runtime says about either.
-    pub(crate) fn open(model: &Path, args: &ModelArgs, screen: &Screen) -> Result<Self, RuntimeError> {
-        let Opened { backend, host } = args.device.open(screen)?;
+    pub(crate) fn open(model: &Path, args: &ModelArgs) -> Result<Self, RuntimeError> {
+        let Opened { backend, host, note } = args.device.open()?;
         let generator = Generator::new(&args.source(model), backend)?;
-        Ok(Self { device: generator.device(), generator, host })
+        Ok(Self { device: generator.device(), generator, host, note })
     }
 
     /// Frames of a clip; 1 without motion modules.

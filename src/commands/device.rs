@@ -3,10 +3,7 @@
 use clap::ValueEnum;
 use gpu_runtime::RuntimeError;
 use gpu_runtime::cpu::CpuBackend;
-use gpu_runtime::cuda::{Cuda, Options};
 use gpu_runtime::generate::Backend;
-
-use crate::screen::Screen;
 
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -25,21 +22,23 @@ pub(crate) struct Opened {
     pub(crate) backend: Box<dyn Backend>,
     /// Versions of what it depends on, for profiles.
     pub(crate) host: String,
+    /// Why it is not a GPU, where one would have been taken.
+    pub(crate) note: Option<String>,
 }
 
 impl Device {
-    /// Opens the device; tells when the CPU takes the place of a GPU.
+    /// Opens the device.
     ///
     /// # Errors
     /// `Unavailable` when there is no GPU and one was asked for; what the driver says.
-    pub(crate) fn open(self, screen: &Screen) -> Result<Opened, RuntimeError> {
+    pub(crate) fn open(self) -> Result<Opened, RuntimeError> {
         match self {
             Self::Cpu => Ok(cpu()),
             Self::Cuda => cuda(),
             Self::Auto => match cuda() {
                 Err(RuntimeError::Unavailable { what, why }) => {
-                    screen.note(&format!("on the CPU, because {what} is not available: {why}"));
-                    Ok(cpu())
+                    let note = format!("on the CPU, because {what} is not available: {why}");
+                    Ok(Opened { note: Some(note), ..cpu() })
                 }
                 opened => opened,
             },
@@ -48,20 +47,14 @@ impl Device {
 }
 
 fn cpu() -> Opened {
-    Opened { backend: Box::new(CpuBackend::default()), host: processor() }
+    Opened { backend: Box::new(CpuBackend::default()), host: processor(), note: None }
 }
 
 fn cuda() -> Result<Opened, RuntimeError> {
-    let cuda = Cuda::open(&Options::from_environment())?;
-    let facts = cuda.facts();
-    let (driver, (major, minor)) = (facts.driver_version, facts.compiler_version);
-    let driver = format!("{}.{}", driver / 1000, driver % 1000 / 10);
-    let architecture = facts.architecture();
-    let host = format!(
-        "{}, driver for CUDA {driver}, kernels by NVRTC {major}.{minor} for {architecture}",
-        processor()
-    );
-    Ok(Opened { backend: Box::new(cuda), host })
+    Err(RuntimeError::Unavailable {
+        what: "a GPU".to_owned(),
+        why: "this build has no CUDA backend".to_owned(),
+    })
 }
 
 /// The processor as Linux names it, with the cores that this process may use.

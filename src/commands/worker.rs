@@ -125,8 +125,9 @@ pub(crate) fn run(args: &WorkerArgs, screen: &Screen) -> Result<(), Failure> {
     let started = Instant::now();
     let mut animator = {
         let _loading = Progress::spinner(screen, &format!("loading {}", args.model.display()));
-        Animator::open(&args.model, &args.parts, screen)?
+        Animator::open(&args.model, &args.parts)?
     };
+    animator.note.iter().for_each(|note| screen.note(note));
     let load_s = started.elapsed().as_secs_f64();
     let size = args.size.unwrap_or_else(|| animator.size_default());
     let request = Request {

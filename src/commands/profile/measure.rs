@@ -26,12 +26,13 @@ const LOADS_MAX: u32 = 3;
 /// What the runtime says about the device, the model or a request.
 pub(super) fn profile(model: &Path, args: &ProfileArgs, screen: &Screen) -> Result<Profile, Failure> {
     let bar = Progress::spinner(screen, &format!("loading {}", model.display()));
-    let (mut animator, load) = load(model, args, screen)?;
+    let (mut animator, load) = load(model, args)?;
     let memory_bytes = animator.generator.memory().used;
     let kinds = kinds(&animator, args);
     // A mistake in the last of many kinds is told before the first is measured.
     kinds.iter().try_for_each(|kind| animator.generator.check(kind))?;
     drop(bar);
+    animator.note.iter().for_each(|note| screen.note(note));
 
     let bar = Progress::steps(screen, "requests", kinds.len() as u64);
     let mut warm_up_s = 0.0;
@@ -65,11 +66,11 @@ pub(super) fn profile(model: &Path, args: &ProfileArgs, screen: &Screen) -> Resu
 }
 
 /// Loads the model several times and keeps the last.
-fn load(model: &Path, args: &ProfileArgs, screen: &Screen) -> Result<(Animator, Spread), RuntimeError> {
+fn load(model: &Path, args: &ProfileArgs) -> Result<(Animator, Spread), RuntimeError> {
     let mut seconds = Vec::new();
     loop {
         let started = Instant::now();
-        let animator = Animator::open(model, &args.parts, screen)?;
+        let animator = Animator::open(model, &args.parts)?;
         seconds.push(started.elapsed().as_secs_f64());
         if seconds.len() as u32 >= args.repetitions.min(LOADS_MAX) {
             return Ok((animator, Spread::of(seconds)));
@@ -152,7 +153,7 @@ fn dense(model: &Path, kind: &Request, args: &ProfileArgs, screen: &Screen) -> R
     let bar = Progress::steps(screen, "replicas", u64::from(args.density));
     let mut found: Vec<Dense> = Vec::new();
     for replicas in 1..=args.density {
-        let total = Spread::of(at_once(model, kind, args, screen, replicas)?);
+        let total = Spread::of(at_once(model, kind, args, replicas)?);
         let alone = found.first().map_or(total.median(), |first: &Dense| first.total.median());
         let slowdown = (total.median() / alone).max(1.0);
         found.push(Dense { replicas, total, slowdown });
@@ -166,12 +167,11 @@ fn at_once(
     model: &Path,
     kind: &Request,
     args: &ProfileArgs,
-    screen: &Screen,
     replicas: u32,
 ) -> Result<Vec<f64>, RuntimeError> {
     let start = Barrier::new(replicas as usize);
     let replica = || -> Result<Vec<f64>, RuntimeError> {
-        let opened = Animator::open(model, &args.parts, screen);
+        let opened = Animator::open(model, &args.parts);
         let warm = opened.and_then(|mut animator| request(&mut animator, kind).map(|_| animator));
         // All wait here, also one that failed: the others must not wait for it for ever.
         start.wait();

@@ -4,7 +4,6 @@ mod account;
 mod measure;
 mod spread;
 
-use std::io::Write;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
