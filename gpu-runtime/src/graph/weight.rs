@@ -1,0 +1,54 @@
+//! Weights of a plan: names, extents and how a backend lays them out. No values.
+
+/// Index of a weight in its graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WeightId(pub u32);
+
+/// What a weight is, which tells a backend how to lay it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WeightLayout {
+    /// `[out, in, kernel, kernel]` as stored; backends keep `[out, kernel, kernel, in]` (KRSC).
+    Convolution,
+    /// `[out, in]`, row-major. A stored `[out, in, 1, 1]` counts as the same.
+    Matrix,
+    /// `[n]`: biases, scales.
+    Vector,
+    /// `[rows, channels]`: embeddings and position tables. A stored `[1, rows, channels]` counts as the same.
+    Table,
+}
+
+/// A stored tensor that is one part of a weight.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WeightPart {
+    /// Component folder and tensor name: `unet/conv_in.weight`.
+    pub name: String,
+    /// Extent along the first axis.
+    pub rows: u32,
+}
+
+/// A weight as an operation uses it: one stored tensor, or several joined along the first axis.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WeightUse {
+    /// Unique name: that of the only part, or of the joined matrix (`…attn1.to_qkv.weight`).
+    pub name: String,
+    /// Stored tensors in order; their rows add up to `dims[0]`.
+    pub parts: Vec<WeightPart>,
+    /// Extents of the whole in the stored order of axes.
+    pub dims: Vec<u32>,
+    /// What it is.
+    pub layout: WeightLayout,
+}
+
+impl WeightUse {
+    /// Number of elements.
+    #[must_use]
+    pub fn elements(&self) -> u64 {
+        self.dims.iter().map(|&extent| u64::from(extent)).product()
+    }
+
+    /// Elements of one row, that is of all axes but the first.
+    #[must_use]
+    pub fn row_elements(&self) -> u64 {
+        self.dims[1..].iter().map(|&extent| u64::from(extent)).product()
+    }
+}
