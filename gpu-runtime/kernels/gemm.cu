@@ -2,7 +2,7 @@
 //
 // Rows are output positions (frames x height x width), columns output channels, the inner axis is
 // (kernel row, kernel column, input channel); channels last, weights KRSC with channels padded to a multiple of 8.
-// Grid: (ceil(columns / BN), ceil(rows / BM), splits of the inner axis). Tolerance against f32: the rounding of bf16
+// Grid: (ceil(columns / BN) * ceil(rows / BM) with columns first, 1, splits of the inner axis). Tolerance against f32: the rounding of bf16
 // outputs plus that of the inputs' products' sums, 2^-8 relative to the tensor's norm.
 
 struct GemmArgs {
@@ -145,8 +145,9 @@ __device__ __forceinline__ void gemm(const GemmArgs& a) {
     u32 warp = thread >> 5;
     u32 warp_row = warp / (BN / WN) * WM;
     u32 warp_column = warp % (BN / WN) * WN;
-    u32 tile_row = blockIdx.y * BM;
-    u32 tile_column = blockIdx.x * BN;
+    u32 tiles_across = quotient_up(a.columns, BN);
+    u32 tile_row = blockIdx.x / tiles_across * BM;
+    u32 tile_column = blockIdx.x % tiles_across * BN;
     u32 inner_first = blockIdx.z * a.inner_per_split;
     u32 inner_end = min(a.inner, inner_first + a.inner_per_split);
     int tiles = (int)quotient_up(inner_end - inner_first, BK);
