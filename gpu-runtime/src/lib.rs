@@ -12,6 +12,7 @@ pub mod model;
 pub mod noise;
 pub mod picture;
 pub mod schedule;
+mod small_file;
 pub mod tokenizer;
 pub mod train;
 pub mod weights;

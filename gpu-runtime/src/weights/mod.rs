@@ -1,1 +1,171 @@
 //! Weights of a model folder: safetensors files, mapped and checked, never trusted.
+//!
+//! Nothing is read before the plan asks for it, and nothing is allocated by a number that a file states: sizes come
+//! from the plan, and a stored tensor must match them.
+
+mod adapter;
+mod component;
+mod file;
+mod read;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use half::bf16;
+
+use crate::RuntimeError;
+use crate::graph::{Graph, WeightLayout, WeightUse};
+
+use adapter::LowRank;
+pub use component::Component;
+use file::{Kind, MappedFile, Stored};
+pub use read::krsc;
+
+/// All stored tensors of a model, by `component/name`.
+#[derive(Debug, Default)]
+pub struct Weights {
+    files: Vec<MappedFile>,
+    index: BTreeMap<String, (usize, Stored)>,
+    adapters: BTreeMap<String, Vec<LowRank>>,
+    folders: BTreeMap<String, PathBuf>,
+}
+
+impl Weights {
+    /// No weights yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Maps the files of one component folder (`unet`, `vae`, …) and lists their tensors.
+    ///
+    /// # Errors
+    /// [`RuntimeError::BadModel`] when no weights are found, or a file or its header is damaged.
+    pub fn add(&mut self, component: Component, folder: &Path) -> Result<(), RuntimeError> {
+        for path in component::files(component, folder)? {
+            let file = MappedFile::open(&path)?;
+            for (name, stored) in file.tensors()? {
+                let full = format!("{}/{}", component.name(), component.canonical(&name));
+                self.index.insert(full, (self.files.len(), stored));
+            }
+            self.files.push(file);
+        }
+        self.folders.insert(component.name().to_owned(), folder.to_owned());
+        Ok(())
+    }
+
+    /// Adds a low-rank adapter to every matrix that the file names: weight + strength · alpha / rank · up · down.
+    ///
+    /// Diffusers' and kohya's names are known. The products are formed when a weight is read, so that the folder's
+    /// files stay as they are and nothing large is kept.
+    ///
+    /// # Errors
+    /// [`RuntimeError::BadModel`] when the file is damaged, or names a weight that the model does not have.
+    pub fn fuse_adapter(&mut self, path: &Path, strength: f32) -> Result<(), RuntimeError> {
+        let file = MappedFile::open(path)?;
+        for (name, low_rank) in adapter::read(&file, strength, &self.index)? {
+            self.adapters.entry(name).or_default().push(low_rank);
+        }
+        Ok(())
+    }
+
+    /// Whether every weight of a plan is there with the right shape and a known type.
+    ///
+    /// # Errors
+    /// [`RuntimeError::BadModel`] for the first that is not.
+    pub fn check(&self, graph: &Graph) -> Result<(), RuntimeError> {
+        graph.weights.iter().try_for_each(|wanted| self.parts(wanted).map(|_| ()))
+    }
+
+    /// A weight in f32, axes in the stored order, parts joined, adapters fused.
+    ///
+    /// # Errors
+    /// [`RuntimeError::BadModel`] when a part is missing or does not fit.
+    pub fn f32(&self, wanted: &WeightUse) -> Result<Vec<f32>, RuntimeError> {
+        let mut values = Vec::new();
+        for part in self.parts(wanted)? {
+            let from = values.len();
+            read::extend_f32(&mut values, part.bytes, part.kind);
+            for low_rank in part.adapters {
+                low_rank.add_to(&mut values[from..]);
+            }
+        }
+        Ok(values)
+    }
+
+    /// The same, rounded to bf16 (nearest, ties to even).
+    ///
+    /// # Errors
+    /// As [`Weights::f32`].
+    pub fn bf16(&self, wanted: &WeightUse) -> Result<Vec<bf16>, RuntimeError> {
+        let mut values = Vec::new();
+        for part in self.parts(wanted)? {
+            if part.adapters.is_empty() {
+                read::extend_bf16(&mut values, part.bytes, part.kind);
+            } else {
+                let mut exact = Vec::new();
+                read::extend_f32(&mut exact, part.bytes, part.kind);
+                part.adapters.iter().for_each(|low_rank| low_rank.add_to(&mut exact));
+                values.extend(exact.into_iter().map(bf16::from_f32));
+            }
+        }
+        Ok(values)
+    }
+
+    /// The stored tensors of a weight, each checked against the plan.
+    fn parts(&self, wanted: &WeightUse) -> Result<Vec<Part<'_>>, RuntimeError> {
+        let mut found = Vec::with_capacity(wanted.parts.len());
+        for part in &wanted.parts {
+            let Some((file, stored)) = self.index.get(&part.name) else {
+                return Err(self.missing(&part.name));
+            };
+            let file = &self.files[*file];
+            let mut expected = vec![part.rows as usize];
+            expected.extend(wanted.dims[1..].iter().map(|&extent| extent as usize));
+            if !fits(&stored.shape, &expected, wanted.layout) {
+                return Err(file.bad(format!(
+                    "tensor `{}` has shape {:?}, but config.json makes it {expected:?}; both must be of one model",
+                    part.name, stored.shape
+                )));
+            }
+            let Some(kind) = stored.kind else {
+                return Err(file.bad(format!(
+                    "tensor `{}` is stored as {}; convert it to BF16, F16 or F32",
+                    part.name, stored.dtype
+                )));
+            };
+            let adapters = self.adapters.get(&part.name).map_or(&[][..], Vec::as_slice);
+            found.push(Part { bytes: file.bytes(stored), kind, adapters });
+        }
+        Ok(found)
+    }
+
+    fn missing(&self, name: &str) -> RuntimeError {
+        let component = name.split('/').next().unwrap_or(name);
+        let path = self.folders.get(component).cloned().unwrap_or_else(|| PathBuf::from(component));
+        let why = format!(
+            "tensor `{name}` is missing although config.json asks for it; fetch the folder again, or the config.json \
+             that belongs to these weights"
+        );
+        RuntimeError::BadModel { path, why }
+    }
+}
+
+/// One stored tensor that fits the plan.
+struct Part<'a> {
+    bytes: &'a [u8],
+    kind: Kind,
+    adapters: &'a [LowRank],
+}
+
+/// Whether a stored shape holds what a plan expects; axes of extent one at the end (1 × 1 convolutions as matrices)
+/// or the beginning (tables with a batch axis) do not matter.
+fn fits(stored: &[usize], expected: &[usize], layout: WeightLayout) -> bool {
+    match layout {
+        WeightLayout::Matrix => {
+            stored.len() >= 2 && stored[..2] == *expected && stored[2..].iter().all(|&extent| extent == 1)
+        }
+        WeightLayout::Table => stored == expected || stored.strip_prefix(&[1]) == Some(expected),
+        WeightLayout::Convolution | WeightLayout::Vector => stored == expected,
+    }
+}

@@ -1,1 +1,5 @@
 //! A request becomes frames: text encoding, denoising steps, decoding, with progress and cancellation.
+
+mod backend;
+
+pub use backend::{Backend, Memory, ProgramId};
