@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use half::bf16;
@@ -52,6 +52,14 @@ struct Owner {
     target: Target,
     programs: BTreeMap<u32, Program>,
     programs_loaded: u32,
+    gauge: Arc<Gauge>,
+}
+
+/// Device memory as of the last load or unload, in bytes.
+#[derive(Debug, Default)]
+struct Gauge {
+    used: AtomicU64,
+    free: AtomicU64,
 }
 
 type Work = Box<dyn FnOnce(&mut Owner) + Send>;
@@ -64,6 +72,7 @@ pub struct Cuda {
     work: Option<mpsc::Sender<Work>>,
     thread: Option<JoinHandle<()>>,
     facts: Facts,
+    gauge: Arc<Gauge>,
 }
 
 impl Cuda {
@@ -78,13 +87,22 @@ impl Cuda {
         let (work, works) = mpsc::channel::<Work>();
         let (answer, answers) = mpsc::channel();
         let ordinal = options.ordinal;
+        let gauge = Arc::new(Gauge::default());
+        let gauge_of_owner = Arc::clone(&gauge);
         let thread = std::thread::Builder::new().name(format!("cuda-{ordinal}"));
         let spawned = thread.spawn(move || match Device::open(ordinal, &compiler) {
             Ok(device) => {
                 let facts = device.facts.clone();
                 let target =
                     Target { processors: facts.processors, warpgroups: facts.architecture() == "sm_90a" };
-                let mut owner = Owner { device, target, programs: BTreeMap::new(), programs_loaded: 0 };
+                let mut owner = Owner {
+                    device,
+                    target,
+                    programs: BTreeMap::new(),
+                    programs_loaded: 0,
+                    gauge: gauge_of_owner,
+                };
+                owner.read_gauge();
                 if answer.send(Ok(facts)).is_ok() {
                     works.into_iter().for_each(|work| work(&mut owner));
                 }
@@ -100,7 +118,7 @@ impl Cuda {
             why: error.to_string(),
         })?;
         match answers.recv() {
-            Ok(Ok(facts)) => Ok(Self { work: Some(work), thread: Some(thread), facts }),
+            Ok(Ok(facts)) => Ok(Self { work: Some(work), thread: Some(thread), facts, gauge }),
             Ok(Err(error)) => {
                 // The thread has nothing left to do but end.
                 let _ = thread.join();
@@ -165,6 +183,7 @@ impl Cuda {
             let id = owner.programs_loaded;
             owner.programs_loaded += 1;
             owner.programs.insert(id, program);
+            owner.read_gauge();
             Ok(ProgramId(id))
         })
     }
@@ -182,9 +201,7 @@ impl Cuda {
         // SAFETY: the work is done or dropped before this call returns: `recv` ends with the answer, which is sent
         // after the work, or when the sender is dropped, which the owner's unwinding does after dropping the work's
         // own frame. `&mut self` keeps a second piece of work from being queued behind one that panics.
-        let boxed = unsafe {
-            std::mem::transmute::<Box<dyn FnOnce(&mut Owner) + Send + 'a>, Work>(boxed)
-        };
+        let boxed = unsafe { std::mem::transmute::<Box<dyn FnOnce(&mut Owner) + Send + 'a>, Work>(boxed) };
         let Some(sender) = &self.work else { return Err(owner_gone()) };
         if sender.send(boxed).is_err() {
             return Err(owner_gone());
@@ -210,6 +227,13 @@ impl Owner {
         let program = self.programs.get(&id.0).expect("a program is used between load and unload");
         (program, &mut self.device)
     }
+
+    fn read_gauge(&mut self) {
+        // A broken device has nothing that could still be allocated.
+        let (used, free) = self.device.memory().unwrap_or((0, 0));
+        self.gauge.used.store(used, Ordering::Relaxed);
+        self.gauge.free.store(free, Ordering::Relaxed);
+    }
 }
 
 fn owner_gone() -> RuntimeError {
@@ -224,7 +248,8 @@ fn read_weights(
     sink: &mut Sink<'_>,
 ) -> Result<(), RuntimeError> {
     let next = AtomicUsize::new(0);
-    let readers = std::thread::available_parallelism().map_or(1, usize::from).min(READERS_MAX).min(wanted.len());
+    let readers =
+        std::thread::available_parallelism().map_or(1, usize::from).min(READERS_MAX).min(wanted.len());
     std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(READ_AHEAD);
         for _ in 0..readers {
@@ -281,7 +306,8 @@ impl Backend for Cuda {
 
     fn copy(&mut self, from: (ProgramId, TensorId), to: (ProgramId, TensorId)) -> Result<(), RuntimeError> {
         self.on_owner(move |owner| {
-            let program = |id: ProgramId| owner.programs.get(&id.0).expect("a program is used between load and unload");
+            let program =
+                |id: ProgramId| owner.programs.get(&id.0).expect("a program is used between load and unload");
             let (source, target) = (program(from.0), program(to.0));
             Program::copy(&mut owner.device, (source, from.1), (target, to.1))
         })
@@ -291,11 +317,15 @@ impl Backend for Cuda {
         self.on_owner(move |owner| {
             let unloaded = owner.programs.remove(&program.0).expect("a program is unloaded once");
             unloaded.unload(&mut owner.device);
+            owner.read_gauge();
             owner.device.healthy()
         })
     }
 
     fn memory(&self) -> Memory {
-        todo!()
+        Memory {
+            used: self.gauge.used.load(Ordering::Relaxed),
+            free: self.gauge.free.load(Ordering::Relaxed),
+        }
     }
 }

@@ -205,7 +205,12 @@ impl Device {
     }
 
     /// Copies to the host and waits for everything before it.
-    pub(super) fn download(&mut self, from: u64, bytes: usize, into: &mut Vec<u8>) -> Result<(), RuntimeError> {
+    pub(super) fn download(
+        &mut self,
+        from: u64,
+        bytes: usize,
+        into: &mut Vec<u8>,
+    ) -> Result<(), RuntimeError> {
         self.healthy()?;
         self.grow_staging(bytes)?;
         // SAFETY: the staging buffer has at least `bytes`; it is read only after the stream is idle.
@@ -233,7 +238,8 @@ impl Device {
     }
 
     fn drop_staging(&mut self) {
-        let staging = std::mem::replace(&mut self.staging, Staging { pointer: std::ptr::null_mut(), bytes: 0 });
+        let staging =
+            std::mem::replace(&mut self.staging, Staging { pointer: std::ptr::null_mut(), bytes: 0 });
         if !staging.pointer.is_null() && self.broken.is_none() {
             // SAFETY: allocated here; no copy is under way, as every download waits.
             let freed = unsafe { result::free_host(staging.pointer) };
@@ -270,8 +276,7 @@ impl Device {
         let handle = function.handle;
         if launch.shared_bytes > function.shared_bytes {
             function.shared_bytes = launch.shared_bytes;
-            let attribute =
-                sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let wanted = i32::try_from(launch.shared_bytes).expect("a block has less than 2 GiB");
             // SAFETY: the function is loaded.
             let done = unsafe { result::function::set_function_attribute(handle, attribute, wanted) };

@@ -84,9 +84,8 @@ pub struct Compiler {
 macro_rules! symbol {
     ($library:expr, $path:expr, $name:literal) => {
         // SAFETY: the signatures are those of nvrtc.h, unchanged since CUDA 11.2.
-        *unsafe { $library.get(concat!($name, "\0").as_bytes()) }.map_err(|error| RuntimeError::Unavailable {
-            what: $path.display().to_string(),
-            why: error.to_string(),
+        *unsafe { $library.get(concat!($name, "\0").as_bytes()) }.map_err(|error| {
+            RuntimeError::Unavailable { what: $path.display().to_string(), why: error.to_string() }
         })?
     };
 }
@@ -163,7 +162,14 @@ impl Compiler {
         let mut program: Program = std::ptr::null_mut();
         // SAFETY: all strings outlive the calls; without headers both header arrays may be null.
         let status = unsafe {
-            (self.create)(&raw mut program, text.as_ptr(), name_c.as_ptr(), 0, std::ptr::null(), std::ptr::null())
+            (self.create)(
+                &raw mut program,
+                text.as_ptr(),
+                name_c.as_ptr(),
+                0,
+                std::ptr::null(),
+                std::ptr::null(),
+            )
         };
         self.check(status, name, "")?;
         let program = OwnedProgram { compiler: self, program };

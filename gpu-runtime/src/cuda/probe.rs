@@ -3,7 +3,6 @@
 //! Libraries are opened by full path and stay open, so that a later lookup by soname finds these very files and
 //! `LD_LIBRARY_PATH` is not needed.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
@@ -41,8 +40,13 @@ impl Search {
             folders.extend(listed(name).into_iter().map(|root| root.join("lib64")));
         }
         folders.extend(
-            ["/usr/local/nvidia/lib64", "/usr/local/cuda/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/wsl/lib"]
-                .map(PathBuf::from),
+            [
+                "/usr/local/nvidia/lib64",
+                "/usr/local/cuda/lib64",
+                "/usr/lib/x86_64-linux-gnu",
+                "/usr/lib/wsl/lib",
+            ]
+            .map(PathBuf::from),
         );
         folders.extend(children(Path::new("/usr/local"), "cuda-").into_iter().map(|root| root.join("lib64")));
         let mut pythons: Vec<PathBuf> =
@@ -95,7 +99,8 @@ pub struct Libraries {
 /// # Errors
 /// [`RuntimeError::Unavailable`] when one is missing, cannot be opened, or is too old.
 pub fn open(search: &Search) -> Result<Libraries, RuntimeError> {
-    let (driver, driver_handle) = open_first(search, "libcuda.so.1", &["libcuda.so.1"], "install an NVIDIA driver")?;
+    let (driver, driver_handle) =
+        open_first(search, "libcuda.so.1", &["libcuda.so.1"], "install an NVIDIA driver")?;
     check_driver_version(&driver_handle, &driver)?;
     // Stays open: cudarc opens it again by name. Closing would run its destructors under live threads.
     std::mem::forget(driver_handle);
@@ -140,7 +145,7 @@ fn open_first(
     }
     if search.ask_loader {
         for name in names {
-            if let Ok(handle) = open_file(name) {
+            if let Ok(handle) = open_file(*name) {
                 return Ok((PathBuf::from(name), handle));
             }
         }
@@ -154,7 +159,7 @@ fn open_first(
     Err(RuntimeError::Unavailable { what: what.to_owned(), why })
 }
 
-fn open_file(path: impl AsRef<OsStr>) -> Result<Library, String> {
+fn open_file(path: impl libloading::AsFilename) -> Result<Library, String> {
     // SAFETY: NVIDIA's libraries may be opened at any time from any thread; their initialisers only set up themselves.
     unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.map_err(|error| error.to_string())
 }

@@ -138,9 +138,8 @@ impl Program {
         };
         let addresses = plan.addresses(own.address, tensors.address);
         let lowered = lower(graph, &addresses, target);
-        let missing: Vec<usize> = (0..graph.weights.len())
-            .filter(|&index| matches!(plan.weights[index], Place::Own(_)))
-            .collect();
+        let missing: Vec<usize> =
+            (0..graph.weights.len()).filter(|&index| matches!(plan.weights[index], Place::Own(_))).collect();
         let mut upload = |index: usize, values: &[bf16]| {
             // SAFETY: bf16 is two plain bytes, little-endian on every machine that CUDA runs on.
             let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), values.len() * 2) };
@@ -206,7 +205,12 @@ impl Program {
     }
 
     /// Writes a tensor from f32, rounding to bf16 where that is its type.
-    pub(super) fn write(&self, device: &mut Device, id: TensorId, values: &[f32]) -> Result<(), RuntimeError> {
+    pub(super) fn write(
+        &self,
+        device: &mut Device,
+        id: TensorId,
+        values: &[f32],
+    ) -> Result<(), RuntimeError> {
         let (address, single) = self.place(id, values.len());
         let bytes: Vec<u8> = if single {
             values.iter().flat_map(|value| value.to_le_bytes()).collect()
@@ -217,7 +221,12 @@ impl Program {
     }
 
     /// Reads a tensor as f32, after everything before it is done.
-    pub(super) fn read(&self, device: &mut Device, id: TensorId, values: &mut [f32]) -> Result<(), RuntimeError> {
+    pub(super) fn read(
+        &self,
+        device: &mut Device,
+        id: TensorId,
+        values: &mut [f32],
+    ) -> Result<(), RuntimeError> {
         let (address, single) = self.place(id, values.len());
         let mut bytes = Vec::new();
         device.download(address, values.len() * if single { 4 } else { 2 }, &mut bytes)?;
@@ -239,7 +248,13 @@ impl Program {
     /// When the tensor has another number of elements, or is scratch and thus has no value between operations.
     fn place(&self, id: TensorId, elements: usize) -> (u64, bool) {
         let tensor = self.graph.tensor(id);
-        assert_eq!(elements as u64, tensor.shape.elements(), "elements of `{}` {}", tensor.name, tensor.shape);
+        assert_eq!(
+            elements as u64,
+            tensor.shape.elements(),
+            "elements of `{}` {}",
+            tensor.name,
+            tensor.shape
+        );
         assert_ne!(tensor.kind, TensorKind::Scratch, "`{}` has no value of its own", tensor.name);
         (self.addresses.tensors[id.0 as usize], tensor.precision == Precision::Single)
     }

@@ -67,7 +67,9 @@ impl Lowering<'_> {
         let query_shape = self.shape(query.tensor);
         let positions = narrow(query_shape.positions());
         let (outer, inner, queries, keys) = match pattern {
-            AttentionPattern::Spatial | AttentionPattern::Causal => (query_shape.frames, 1, positions, positions),
+            AttentionPattern::Spatial | AttentionPattern::Causal => {
+                (query_shape.frames, 1, positions, positions)
+            }
             AttentionPattern::Cross => {
                 (query_shape.frames, 1, positions, narrow(self.shape(key.tensor).positions()))
             }
@@ -85,11 +87,9 @@ impl Lowering<'_> {
                     position: shape.channels,
                     outer: frame * u64::from(*frames),
                 },
-                _ => Strides {
-                    token: shape.channels,
-                    position: 0,
-                    outer: if one_for_all { 0 } else { frame },
-                },
+                _ => {
+                    Strides { token: shape.channels, position: 0, outer: if one_for_all { 0 } else { frame } }
+                }
             }
         };
         let (q, k, v) = (strides(*query, false), strides(*key, shared_keys), strides(*value, shared_keys));
@@ -123,9 +123,9 @@ impl Lowering<'_> {
             reserved: 0,
         };
         let aligned = head_width % 8 == 0
-            && [query, key, value].iter().all(|view| {
-                view.offset % 8 == 0 && self.shape(view.tensor).channels % 8 == 0
-            });
+            && [query, key, value]
+                .iter()
+                .all(|view| view.offset % 8 == 0 && self.shape(view.tensor).channels % 8 == 0);
         let width = WIDTHS.iter().find(|width| width.width >= head_width);
         let width = width.unwrap_or_else(|| panic!("heads are at most 512 wide, not {head_width}"));
         let problems = outer * inner * heads;

@@ -29,7 +29,11 @@ impl Lowering<'_> {
                     frames_per_clip: *frames,
                     ..self.rows(out, *input)
                 };
-                self.launch_rows(["add_frame_table_8", "add_frame_table_1"], shape.channels % 8 == 0, &arguments);
+                self.launch_rows(
+                    ["add_frame_table_8", "add_frame_table_1"],
+                    shape.channels % 8 == 0,
+                    &arguments,
+                );
             }
             Op::Concat { left, right, .. } => {
                 let left_channels = self.shape(*left).channels;
@@ -53,7 +57,8 @@ impl Lowering<'_> {
             Op::Combine { terms, coefficients, .. } => {
                 assert!((1..=4).contains(&terms.len()), "{} terms", terms.len());
                 let place = |id: TensorId| self.addresses.tensors[id.0 as usize];
-                let is_single = |id: TensorId| u32::from(self.graph.tensor(id).precision == Precision::Single);
+                let is_single =
+                    |id: TensorId| u32::from(self.graph.tensor(id).precision == Precision::Single);
                 let mut term = [0; 4];
                 let mut single = is_single(out) << 8;
                 for (index, id) in terms.iter().enumerate() {

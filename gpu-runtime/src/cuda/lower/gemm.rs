@@ -101,18 +101,8 @@ impl Lowering<'_> {
     }
 
     fn conv(&self, op: &Op) -> Gemm {
-        let Op::Conv2d {
-            out,
-            input,
-            weight,
-            bias,
-            kernel,
-            stride,
-            pad,
-            upsample,
-            channel_add,
-            residual,
-        } = op
+        let Op::Conv2d { out, input, weight, bias, kernel, stride, pad, upsample, channel_add, residual } =
+            op
         else {
             unreachable!("called for convolutions")
         };

@@ -77,7 +77,12 @@ impl Lowering<'_> {
     /// Address of a bf16 tensor.
     fn at(&self, id: TensorId) -> u64 {
         let tensor = self.graph.tensor(id);
-        assert_eq!(tensor.precision, Precision::Model, "`{}` is read or written by a bf16 kernel", tensor.name);
+        assert_eq!(
+            tensor.precision,
+            Precision::Model,
+            "`{}` is read or written by a bf16 kernel",
+            tensor.name
+        );
         self.addresses.tensors[id.0 as usize]
     }
 
