@@ -1,1 +1,17 @@
 //! Model definitions: a diffusers folder's configuration files become graphs.
+//!
+//! Configurations are strict: a key that changes results and has a value that is not implemented is an error, and so
+//! is a key that is not known. Past [`Model::open`] every graph can be built for any size that [`Model::latent_size`]
+//! accepts.
+
+mod blocks;
+mod configuration;
+mod folder;
+mod keys;
+pub mod program;
+mod text;
+mod unet;
+mod vae;
+
+pub use configuration::{MotionConfig, TextActivation, TextConfig, UnetConfig, VaeConfig};
+pub use folder::{Model, ModelSource};

@@ -10,6 +10,7 @@ mod read;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use half::bf16;
 
@@ -22,8 +23,9 @@ use file::{Kind, MappedFile, Stored};
 pub use read::krsc;
 
 /// All stored tensors of a model, by `component/name`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Weights {
+    identity: u64,
     files: Vec<MappedFile>,
     index: BTreeMap<String, (usize, Stored)>,
     adapters: BTreeMap<String, Vec<LowRank>>,
@@ -34,7 +36,20 @@ impl Weights {
     /// No weights yet.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            identity: NEXT.fetch_add(1, Ordering::Relaxed),
+            files: Vec::new(),
+            index: BTreeMap::new(),
+            adapters: BTreeMap::new(),
+            folders: BTreeMap::new(),
+        }
+    }
+
+    /// A number that no other weights of this process have: backends share what is named alike only within it.
+    #[must_use]
+    pub fn identity(&self) -> u64 {
+        self.identity
     }
 
     /// Maps the files of one component folder (`unet`, `vae`, …) and lists their tensors.
@@ -148,6 +163,12 @@ impl Weights {
              that belongs to these weights"
         );
         RuntimeError::BadModel { path, why }
+    }
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

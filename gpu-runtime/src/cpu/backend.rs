@@ -1,0 +1,293 @@
+//! The CPU as a backend: programs with their weights and tensors, run operation by operation.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
+
+use super::attention::{Extents, Rows, attention};
+use super::conv::{Added, Geometry, conv};
+use super::norm::{Groups, group_norm, layer_norm};
+use super::{elementwise, matrix};
+use crate::RuntimeError;
+use crate::generate::{Backend, Memory, ProgramId};
+use crate::graph::{Graph, Op, TensorId, TensorKind, View, WeightId, WeightLayout, WeightUse};
+use crate::weights::{Weights, krsc};
+
+/// Weights by (identity of the model's weights, name).
+type WeightCache = BTreeMap<(u64, String), Arc<Vec<f32>>>;
+
+/// Runs programs on the CPU in f32.
+#[derive(Debug)]
+pub struct CpuBackend {
+    threads: usize,
+    programs: BTreeMap<ProgramId, Program>,
+    weights: WeightCache,
+    next: u32,
+    /// Memory of scratch tensors that are not in use, for the next that need some.
+    pool: Vec<Vec<f32>>,
+}
+
+#[derive(Debug)]
+struct Program {
+    graph: Graph,
+    weights: Vec<Arc<Vec<f32>>>,
+    /// One per tensor; empty for scratch tensors outside their life.
+    tensors: Vec<Vec<f32>>,
+    /// Scratch tensors whose life ends with each operation.
+    ends: Vec<Vec<TensorId>>,
+}
+
+impl Default for CpuBackend {
+    fn default() -> Self {
+        Self::new(thread::available_parallelism().map_or(1, std::num::NonZero::get))
+    }
+}
+
+impl CpuBackend {
+    /// A backend that uses up to `threads` threads.
+    #[must_use]
+    pub fn new(threads: usize) -> Self {
+        Self {
+            threads: threads.max(1),
+            programs: BTreeMap::new(),
+            weights: BTreeMap::new(),
+            next: 0,
+            pool: Vec::new(),
+        }
+    }
+
+    fn program(&mut self, id: ProgramId) -> &mut Program {
+        self.programs.get_mut(&id).expect("a program is not used after it was unloaded")
+    }
+
+    /// A weight as the operations want it, read once for all programs.
+    fn weight(&mut self, wanted: &WeightUse, weights: &Weights) -> Result<Arc<Vec<f32>>, RuntimeError> {
+        let key = (weights.identity(), wanted.name.clone());
+        if let Some(values) = self.weights.get(&key) {
+            return Ok(Arc::clone(values));
+        }
+        let stored = weights.f32(wanted)?;
+        let values = Arc::new(match wanted.layout {
+            WeightLayout::Convolution => krsc(&stored, &wanted.dims),
+            WeightLayout::Matrix | WeightLayout::Vector | WeightLayout::Table => stored,
+        });
+        self.weights.insert(key, Arc::clone(&values));
+        Ok(values)
+    }
+
+    fn drop_unused_weights(&mut self) {
+        self.weights.retain(|_, values| Arc::strong_count(values) > 1);
+    }
+}
+
+impl Backend for CpuBackend {
+    fn device(&self) -> String {
+        format!("cpu, {} threads", self.threads)
+    }
+
+    fn load(&mut self, graph: &Graph, weights: &Weights) -> Result<ProgramId, RuntimeError> {
+        let found: Result<Vec<_>, _> =
+            graph.weights.iter().map(|wanted| self.weight(wanted, weights)).collect();
+        let found = found.inspect_err(|_| self.drop_unused_weights())?;
+        let tensors = graph.tensors.iter().map(|tensor| match tensor.kind {
+            TensorKind::Scratch => Vec::new(),
+            TensorKind::Input | TensorKind::Output | TensorKind::State => {
+                vec![0.0; tensor.shape.elements() as usize]
+            }
+        });
+        let program =
+            Program { tensors: tensors.collect(), ends: ends(graph), graph: graph.clone(), weights: found };
+        let id = ProgramId(self.next);
+        self.next += 1;
+        self.programs.insert(id, program);
+        Ok(id)
+    }
+
+    fn write(&mut self, program: ProgramId, tensor: TensorId, values: &[f32]) -> Result<(), RuntimeError> {
+        let program = self.program(program);
+        let kind = program.graph.tensor(tensor).kind;
+        assert!(matches!(kind, TensorKind::Input | TensorKind::State), "inputs and states are written");
+        program.tensors[tensor.0 as usize].copy_from_slice(values);
+        Ok(())
+    }
+
+    fn run(&mut self, program: ProgramId) -> Result<(), RuntimeError> {
+        let threads = self.threads;
+        let program = self.programs.get_mut(&program).expect("a program is not used after it was unloaded");
+        for index in 0..program.graph.ops.len() {
+            let op = &program.graph.ops[index];
+            let tensor = program.graph.tensor(op.out());
+            // The output is taken out of the list while it is written, so that operands can be borrowed beside it.
+            let mut out = std::mem::take(&mut program.tensors[op.out().0 as usize]);
+            if tensor.kind == TensorKind::Scratch && out.is_empty() {
+                out = from_pool(&mut self.pool, tensor.shape.elements() as usize);
+            }
+            execute(program, op, &mut out, threads);
+            program.tensors[op.out().0 as usize] = out;
+            for ended in &program.ends[index] {
+                self.pool.push(std::mem::take(&mut program.tensors[ended.0 as usize]));
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, program: ProgramId, tensor: TensorId, values: &mut [f32]) -> Result<(), RuntimeError> {
+        let program = self.program(program);
+        assert_ne!(program.graph.tensor(tensor).kind, TensorKind::Scratch, "scratch is not kept");
+        values.copy_from_slice(&program.tensors[tensor.0 as usize]);
+        Ok(())
+    }
+
+    fn copy(&mut self, from: (ProgramId, TensorId), to: (ProgramId, TensorId)) -> Result<(), RuntimeError> {
+        let source = self.program(from.0);
+        assert_ne!(source.graph.tensor(from.1).kind, TensorKind::Scratch, "scratch is not kept");
+        let values = source.tensors[from.1.0 as usize].clone();
+        self.write(to.0, to.1, &values)
+    }
+
+    fn unload(&mut self, program: ProgramId) -> Result<(), RuntimeError> {
+        self.programs.remove(&program);
+        self.drop_unused_weights();
+        self.pool.clear();
+        Ok(())
+    }
+
+    fn memory(&self) -> Memory {
+        let bytes = |values: &Vec<f32>| 4 * values.capacity() as u64;
+        let tensors = self.programs.values().flat_map(|program| &program.tensors).map(bytes).sum::<u64>();
+        let used = tensors
+            + self.weights.values().map(|values| bytes(values)).sum::<u64>()
+            + self.pool.iter().map(bytes).sum::<u64>();
+        Memory { used, free: available_bytes().unwrap_or(0) }
+    }
+}
+
+/// Memory that the system says can be allocated, where it says so (Linux).
+fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Which scratch tensors live last at each operation.
+fn ends(graph: &Graph) -> Vec<Vec<TensorId>> {
+    let mut last = BTreeMap::new();
+    for (index, op) in graph.ops.iter().enumerate() {
+        for id in op.reads().into_iter().chain([op.out()]) {
+            if graph.tensor(id).kind == TensorKind::Scratch {
+                last.insert(id, index);
+            }
+        }
+    }
+    let mut ends = vec![Vec::new(); graph.ops.len()];
+    last.into_iter().for_each(|(id, index)| ends[index].push(id));
+    ends
+}
+
+/// Memory for `elements` values, of the smallest piece that is large enough where there is one.
+fn from_pool(pool: &mut Vec<Vec<f32>>, elements: usize) -> Vec<f32> {
+    let fitting = (0..pool.len())
+        .filter(|&index| pool[index].capacity() >= elements)
+        .min_by_key(|&index| pool[index].capacity())
+        .or_else(|| (0..pool.len()).max_by_key(|&index| pool[index].capacity()));
+    let mut piece = fitting.map(|index| pool.swap_remove(index)).unwrap_or_default();
+    piece.resize(elements, 0.0);
+    piece
+}
+
+fn execute(program: &Program, op: &Op, out: &mut [f32], threads: usize) {
+    let graph = &program.graph;
+    let shape = |id: TensorId| graph.tensor(id).shape;
+    let channels = |id: TensorId| shape(id).channels as usize;
+    let values = |id: TensorId| program.tensors[id.0 as usize].as_slice();
+    let weight = |id: WeightId| program.weights[id.0 as usize].as_slice();
+    match op {
+        Op::Conv2d {
+            out: to,
+            input,
+            weight: filters,
+            bias,
+            kernel,
+            stride,
+            pad,
+            upsample,
+            channel_add,
+            residual,
+        } => {
+            let g = Geometry {
+                from: shape(*input),
+                to: shape(*to),
+                kernel: *kernel,
+                stride: *stride,
+                pad: *pad,
+                upsample: *upsample,
+            };
+            let per_frame = channel_add.map(|View { tensor, offset, .. }| {
+                let frame_stride = if shape(tensor).frames == 1 { 0 } else { channels(tensor) };
+                (&values(tensor)[offset as usize..], frame_stride)
+            });
+            let added = Added { bias: bias.map(weight), per_frame, residual: residual.map(values) };
+            conv(out, values(*input), weight(*filters), g, added, threads);
+        }
+        Op::Linear { input, weight: matrix, bias, residual, .. } => matrix::linear(
+            out,
+            values(*input),
+            weight(*matrix),
+            bias.map(weight),
+            residual.map(values),
+            channels(*input),
+            threads,
+        ),
+        Op::GroupNorm { input, gamma, beta, groups, eps, silu, frames_together, .. } => {
+            let g = Groups {
+                shape: shape(*input),
+                groups: *groups as usize,
+                eps: *eps,
+                silu: *silu,
+                frames_together: *frames_together as usize,
+            };
+            group_norm(out, values(*input), weight(*gamma), weight(*beta), g, threads);
+        }
+        Op::LayerNorm { input, gamma, beta, eps, .. } => {
+            layer_norm(out, values(*input), weight(*gamma), weight(*beta), *eps, threads);
+        }
+        Op::Geglu { out: to, input } => elementwise::geglu(out, values(*input), channels(*to), threads),
+        Op::Attention { query, key, value, heads, pattern, .. } => {
+            let rows = |view: &View| Rows {
+                data: &values(view.tensor)[view.offset as usize..],
+                stride: channels(view.tensor),
+            };
+            let extents = Extents {
+                queries: shape(query.tensor),
+                keys: shape(key.tensor),
+                channels: query.channels as usize,
+                channels_out: value.channels as usize,
+                heads: *heads as usize,
+            };
+            attention(out, [rows(query), rows(key), rows(value)], extents, *pattern, threads);
+        }
+        Op::Activation { input, function, .. } => {
+            elementwise::activation(out, values(*input), *function, threads);
+        }
+        Op::AddFrameTable { input, table, frames, .. } => {
+            let positions = shape(*input).positions() as usize;
+            let (input, table) = (values(*input), (weight(*table), channels(*input)));
+            elementwise::add_frame_table(out, input, table.0, table.1, positions, *frames as usize);
+        }
+        Op::Concat { left, right, .. } => {
+            elementwise::concat(out, values(*left), values(*right), [channels(*left), channels(*right)]);
+        }
+        Op::Embed { out: to, ids, tokens, positions } => {
+            elementwise::embed(out, values(*ids), weight(*tokens), weight(*positions), channels(*to));
+        }
+        Op::Combine { out: to, terms, coefficients } => {
+            let scalars = &values(coefficients.tensor)[coefficients.offset as usize..];
+            let terms: Vec<_> = terms
+                .iter()
+                .zip(scalars)
+                .map(|(term, scalar)| (*scalar, (term != to).then(|| values(*term))))
+                .collect();
+            elementwise::combine(out, &terms);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The programs of one request: text, context, step, decode, encode. Tensors that the host touches have the names
+//! given here.
+
+use super::configuration::{MotionConfig, TextConfig, UnetConfig, VaeConfig};
+use super::{text, unet, vae};
+use crate::graph::{Builder, Graph, LinearSpec, Precision, Shape, View};
+
+/// Output of [`text()`] and input of [`context`].
+pub const CONTEXT: &str = "context";
+/// Output of [`context`] and input of [`step`].
+pub const CONTEXT_KV: &str = "context_kv";
+/// Input of [`text()`]: token ids.
+pub const IDS: &str = "ids";
+/// State of [`step`]: the noisy latents, before and after.
+pub const LATENTS: &str = "latents";
+/// State of [`step`]: the prediction of the clean latents; that of the step before on entry.
+pub const DENOISED: &str = "denoised";
+/// Input of [`step`]: fresh noise.
+pub const NOISE: &str = "noise";
+/// Input of [`step`]: [`StepScalars::row`].
+pub const SCALARS: &str = "scalars";
+/// Input of [`step`]: sinusoid of the time step.
+pub const TIMESTEP: &str = "timestep";
+/// Input of [`step`], of models with distilled guidance: embedding of the guidance scale.
+pub const GUIDANCE: &str = "guidance";
+/// Input of [`decode`]: latents divided by the scaling factor.
+pub const SCALED_LATENTS: &str = "scaled_latents";
+/// Output of [`decode`] and input of [`encode`]: pictures in -1..1.
+pub const PICTURE: &str = "picture";
+/// Output of [`encode`]: means, then log variances.
+pub const MOMENTS: &str = "moments";
+
+/// Number of scalars of one step.
+const SCALAR_COUNT: u32 = 8;
+
+/// The linear coefficients of one sampling step.
+///
+/// model input = `input` · x; denoised = `denoised_x` · x + `denoised_eps` · eps; next x = `next_x` · x + `next_denoised` ·
+/// denoised + `next_previous` · denoised of the step before + `next_noise` · noise.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct StepScalars {
+    /// Scale of the model's input.
+    pub input: f32,
+    /// Weight of x in the prediction.
+    pub denoised_x: f32,
+    /// Weight of the model's output in the prediction.
+    pub denoised_eps: f32,
+    /// Weight of x in the next x.
+    pub next_x: f32,
+    /// Weight of the prediction in the next x.
+    pub next_denoised: f32,
+    /// Weight of the prediction before in the next x.
+    pub next_previous: f32,
+    /// Weight of fresh noise in the next x.
+    pub next_noise: f32,
+}
+
+impl StepScalars {
+    /// The values of [`SCALARS`]; the last is one.
+    #[must_use]
+    pub fn row(&self) -> [f32; SCALAR_COUNT as usize] {
+        [
+            self.input,
+            self.denoised_x,
+            self.denoised_eps,
+            self.next_x,
+            self.next_denoised,
+            self.next_previous,
+            self.next_noise,
+            1.0,
+        ]
+    }
+}
+
+/// Extents of the latents of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LatentSize {
+    /// Clips (or pictures) that are made at once.
+    pub clips: u32,
+    /// Frames of one clip; 1 for pictures.
+    pub frames: u32,
+    /// Rows of a frame.
+    pub height: u32,
+    /// Columns of a frame.
+    pub width: u32,
+}
+
+impl LatentSize {
+    /// Shape of latents with these channels.
+    #[must_use]
+    pub fn shape(self, channels: u32) -> Shape {
+        Shape::new(self.clips * self.frames, self.height, self.width, channels)
+    }
+}
+
+/// Token ids to text features.
+#[must_use]
+pub fn text(config: &TextConfig) -> Graph {
+    let mut b = Builder::new("text", "text_encoder");
+    let out = text::encoder(&mut b, config);
+    b.rename(out, CONTEXT);
+    b.output(out);
+    b.finish()
+}
+
+/// Text features to keys and values of every cross attention, in one matrix product: once per request, for all steps
+/// and frames.
+#[must_use]
+pub fn context(config: &UnetConfig, tokens: u32) -> Graph {
+    let mut b = Builder::new("context", "unet");
+    let features = b.input(CONTEXT, Shape::new(1, 1, tokens, config.context_channels), Precision::Model);
+    let parts: Vec<_> = unet::context_parts(config)
+        .into_iter()
+        .flat_map(|(path, channels)| [(format!("{path}.to_k"), channels), (format!("{path}.to_v"), channels)])
+        .collect();
+    let channels = context_channels(config);
+    let out =
+        b.linear_joined(CONTEXT_KV, &parts, features, LinearSpec { channels, bias: false, residual: None });
+    b.output(out);
+    b.finish()
+}
+
+/// Channels of all keys and values side by side.
+fn context_channels(config: &UnetConfig) -> u32 {
+    unet::context_parts(config).iter().map(|(_, channels)| 2 * channels).sum()
+}
+
+/// One denoising step: the network, then the sampler as linear combinations with [`StepScalars`].
+///
+/// `motion` is the adapter's configuration for clips; without it every frame is a picture of its own.
+#[must_use]
+pub fn step(config: &UnetConfig, motion: Option<&MotionConfig>, size: LatentSize, tokens: u32) -> Graph {
+    let mut b = Builder::new("step", "unet");
+    let shape = size.shape(config.latent_channels);
+    let latents = b.state(LATENTS, shape);
+    let previous = b.state(DENOISED, shape);
+    let noise = b.input(NOISE, shape, Precision::Single);
+    let scalars = b.input(SCALARS, Shape::new(1, 1, 1, SCALAR_COUNT), Precision::Single);
+    let timestep = b.input(TIMESTEP, Shape::new(1, 1, 1, config.channels[0]), Precision::Model);
+    let guidance = config
+        .guidance_channels
+        .map(|channels| b.input(GUIDANCE, Shape::new(1, 1, 1, channels), Precision::Model));
+    let kv = Shape::new(1, 1, tokens, context_channels(config));
+    let context = b.input(CONTEXT_KV, kv, Precision::Model);
+    let view = |offset, channels| View { tensor: scalars, offset, channels };
+
+    let sample = b.combine("sample", &[latents], view(0, 1), Precision::Model);
+    let conditions = unet::Conditions { timestep, guidance, context };
+    let motion = motion.map(|adapter| (adapter, size.frames));
+    let predicted = unet::denoiser(&mut b, config, motion, sample, conditions);
+    let denoised = b.combine("denoised_now", &[latents, predicted], view(1, 2), Precision::Single);
+    b.combine_into(latents, &[latents, denoised, previous, noise], view(3, 4));
+    b.combine_into(previous, &[denoised], view(7, 1));
+    b.output(latents);
+    b.output(previous);
+    b.finish()
+}
+
+/// Latents to pictures, `frames` at once.
+#[must_use]
+pub fn decode(config: &VaeConfig, frames: u32, height: u32, width: u32) -> Graph {
+    let mut b = Builder::new("decode", "vae");
+    let shape = Shape::new(frames, height, width, config.latent_channels);
+    let latents = b.input(SCALED_LATENTS, shape, Precision::Model);
+    let out = vae::decoder(&mut b, config, latents);
+    b.rename(out, PICTURE);
+    b.output(out);
+    b.finish()
+}
+
+/// One picture, of `height × width` latents, to the moments of its latents.
+#[must_use]
+pub fn encode(config: &VaeConfig, height: u32, width: u32) -> Graph {
+    let mut b = Builder::new("encode", "vae");
+    let shape = Shape::new(1, height * config.factor(), width * config.factor(), 3);
+    let picture = b.input(PICTURE, shape, Precision::Model);
+    let out = vae::encoder(&mut b, config, picture);
+    b.rename(out, MOMENTS);
+    b.output(out);
+    b.finish()
+}
