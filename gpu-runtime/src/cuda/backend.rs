@@ -66,7 +66,7 @@ type Work = Box<dyn FnOnce(&mut Owner) + Send>;
 
 /// Programs on one NVIDIA GPU, in bf16, each captured once and replayed.
 ///
-/// Weights are shared by name: one backend serves one model folder.
+/// Programs of one model share the weights that they both name.
 #[derive(Debug)]
 pub struct Cuda {
     work: Option<mpsc::Sender<Work>>,
@@ -164,22 +164,25 @@ impl Cuda {
         })
     }
 
-    /// Loads a program whose weights come from `values`: the values of a weight in the stored order of axes.
+    /// Loads a program whose weights come from `values`: the values of a weight in the stored order of axes. Programs
+    /// loaded with the same `identity` share the weights that they both name.
     ///
     /// # Errors
     /// Those of `values`; [`RuntimeError::OutOfMemory`]; [`RuntimeError::Sticky`].
     pub fn load_from(
         &mut self,
         graph: &Graph,
+        identity: u64,
         values: impl Fn(&WeightUse) -> Result<Vec<bf16>, RuntimeError> + Sync,
     ) -> Result<ProgramId, RuntimeError> {
         let values = &values;
         self.on_owner(move |owner| {
             let mut index = WeightIndex::new();
-            owner.programs.values().for_each(|program| program.index_weights(&mut index));
-            let program = Program::load(&mut owner.device, graph, owner.target, &index, |wanted, sink| {
-                read_weights(graph, &wanted, values, sink)
-            })?;
+            owner.programs.values().for_each(|program| program.index_weights(identity, &mut index));
+            let program =
+                Program::load(&mut owner.device, (graph, identity), owner.target, &index, |wanted, sink| {
+                    read_weights(graph, &wanted, values, sink)
+                })?;
             let id = owner.programs_loaded;
             owner.programs_loaded += 1;
             owner.programs.insert(id, program);
@@ -280,7 +283,7 @@ impl Backend for Cuda {
 
     fn load(&mut self, graph: &Graph, weights: &Weights) -> Result<ProgramId, RuntimeError> {
         weights.check(graph)?;
-        self.load_from(graph, |weight| weights.bf16(weight))
+        self.load_from(graph, weights.identity(), |weight| weights.bf16(weight))
     }
 
     fn write(&mut self, program: ProgramId, tensor: TensorId, values: &[f32]) -> Result<(), RuntimeError> {

@@ -108,6 +108,8 @@ pub fn memory_of(graph: &Graph, target: Target) -> (u64, u64) {
 
 pub(super) struct Program {
     graph: Graph,
+    /// Identity of the model's weights.
+    identity: u64,
     /// Own block, and those of other programs' weights that this one uses.
     weights: Vec<Shared>,
     tensors: Memory,
@@ -121,7 +123,7 @@ impl Program {
     /// kernels want them, in any order, to the function it is handed.
     pub(super) fn load(
         device: &mut Device,
-        graph: &Graph,
+        (graph, identity): (&Graph, u64),
         target: Target,
         loaded: &WeightIndex,
         weights: impl FnOnce(Vec<usize>, &mut Sink<'_>) -> Result<(), RuntimeError>,
@@ -160,7 +162,7 @@ impl Program {
                     }
                 }
                 weights.push(Rc::new(own));
-                Ok(Self { graph: graph.clone(), weights, tensors, addresses, lowered, captured })
+                Ok(Self { graph: graph.clone(), identity, weights, tensors, addresses, lowered, captured })
             }
             Err(error) => {
                 // The copies may still be under way; a broken device frees nothing.
@@ -172,8 +174,11 @@ impl Program {
         }
     }
 
-    /// Adds where this program's weights lie.
-    pub(super) fn index_weights(&self, index: &mut WeightIndex) {
+    /// Adds where this program's weights lie, if they are of the model `identity`.
+    pub(super) fn index_weights(&self, identity: u64, index: &mut WeightIndex) {
+        if self.identity != identity {
+            return;
+        }
         for (weight, &address) in self.graph.weights.iter().zip(&self.addresses.weights) {
             let block = self.weights.iter().find(|block| block.contains(address));
             let block = block.expect("a program holds the blocks of all its weights");

@@ -61,7 +61,7 @@ std::set<Stream*> streams;
 std::set<std::thread::id> callers;
 size_t cap = (size_t)4 << 30, used;
 int devices = 1, sticky, driver_version = 13000, capability = 90;
-long long launches, launches_until_break = -1, graphs_alive, functions_alive, bytes_max, allocations;
+long long launches, launches_until_break = -1, graphs_alive, bytes_max, allocations;
 std::string launch_log;
 bool execute = true;
 thread_local void* context;

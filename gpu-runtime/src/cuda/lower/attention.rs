@@ -122,10 +122,10 @@ impl Lowering<'_> {
             scale: std::f32::consts::LOG2_E / (head_width as f32).sqrt(),
             reserved: 0,
         };
-        let aligned = head_width % 8 == 0
-            && [query, key, value]
-                .iter()
-                .all(|view| view.offset % 8 == 0 && self.shape(view.tensor).channels % 8 == 0);
+        let aligned = head_width.is_multiple_of(8)
+            && [query, key, value].iter().all(|view| {
+                view.offset.is_multiple_of(8) && self.shape(view.tensor).channels.is_multiple_of(8)
+            });
         let width = WIDTHS.iter().find(|width| width.width >= head_width);
         let width = width.unwrap_or_else(|| panic!("heads are at most 512 wide, not {head_width}"));
         let problems = outer * inner * heads;

@@ -11,7 +11,7 @@ impl Lowering<'_> {
         match op {
             Op::Geglu { input, .. } => {
                 let arguments = self.rows(out, *input);
-                self.launch_rows(["geglu_8", "geglu_1"], shape.channels % 8 == 0, &arguments);
+                self.launch_rows(["geglu_8", "geglu_1"], shape.channels.is_multiple_of(8), &arguments);
             }
             Op::Activation { input, function, .. } => {
                 let function = match function {
@@ -20,7 +20,11 @@ impl Lowering<'_> {
                     ActivationFunction::QuickGelu => 2,
                 };
                 let arguments = Rows { function, ..self.rows(out, *input) };
-                self.launch_rows(["activation_8", "activation_1"], shape.channels % 8 == 0, &arguments);
+                self.launch_rows(
+                    ["activation_8", "activation_1"],
+                    shape.channels.is_multiple_of(8),
+                    &arguments,
+                );
             }
             Op::AddFrameTable { input, table, frames, .. } => {
                 let arguments = Rows {
@@ -31,13 +35,13 @@ impl Lowering<'_> {
                 };
                 self.launch_rows(
                     ["add_frame_table_8", "add_frame_table_1"],
-                    shape.channels % 8 == 0,
+                    shape.channels.is_multiple_of(8),
                     &arguments,
                 );
             }
             Op::Concat { left, right, .. } => {
                 let left_channels = self.shape(*left).channels;
-                let wide = left_channels % 8 == 0 && shape.channels % 8 == 0;
+                let wide = left_channels.is_multiple_of(8) && shape.channels.is_multiple_of(8);
                 let arguments = Rows { right: self.at(*right), left_channels, ..self.rows(out, *left) };
                 self.launch_rows(["concat_8", "concat_1"], wide, &arguments);
             }

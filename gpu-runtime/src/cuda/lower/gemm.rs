@@ -65,7 +65,7 @@ impl Lowering<'_> {
             Op::Linear { .. } => (self.linear(op), false),
             _ => unreachable!("only products come here"),
         };
-        let aligned = arguments.channels % 8 == 0;
+        let aligned = arguments.channels.is_multiple_of(8);
         if !is_conv && aligned && arguments.rows <= FEW_ROWS {
             let blocks = arguments.columns.div_ceil(8);
             self.launch("linear_few_rows", [blocks, 1, 1], 256, 0, &arguments);
@@ -92,7 +92,7 @@ impl Lowering<'_> {
         if arguments.splits > 1 {
             let elements = u64::from(rows) * u64::from(columns);
             self.need_workspace(elements * 4 * u64::from(arguments.splits));
-            if columns % 8 == 0 {
+            if columns.is_multiple_of(8) {
                 self.launch_flat("split_finish_8", elements, 8, &arguments);
             } else {
                 self.launch_flat("split_finish_1", elements, 1, &arguments);
@@ -112,7 +112,10 @@ impl Lowering<'_> {
         let add_stride = channel_add.map_or(0, |view| {
             let table = self.shape(view.tensor);
             // The epilogue reads eight channels at a time.
-            assert!(view.offset % 8 == 0 && table.channels % 8 == 0, "channels added at {view:?}");
+            assert!(
+                view.offset.is_multiple_of(8) && table.channels.is_multiple_of(8),
+                "channels added at {view:?}"
+            );
             if table.rows() > 1 { table.channels } else { 0 }
         });
         Gemm {

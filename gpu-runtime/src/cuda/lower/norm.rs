@@ -15,7 +15,7 @@ impl Lowering<'_> {
             Op::GroupNorm { out, input, gamma, beta, groups, eps, silu, frames_together } => {
                 let shape = self.shape(*input);
                 assert!(
-                    *groups <= GROUPS_MAX && shape.channels % groups == 0,
+                    *groups <= GROUPS_MAX && shape.channels.is_multiple_of(*groups),
                     "{groups} groups of {}",
                     shape.channels
                 );
@@ -41,7 +41,7 @@ impl Lowering<'_> {
                 };
                 self.need_workspace(u64::from(instances) * u64::from(chunks) * u64::from(*groups) * 8);
                 let grid = [chunks, instances, 1];
-                let (sums, apply) = if shape.channels % 8 == 0 {
+                let (sums, apply) = if shape.channels.is_multiple_of(8) {
                     ("group_norm_sums_8", "group_norm_apply_8")
                 } else {
                     ("group_norm_sums_1", "group_norm_apply_1")
@@ -62,7 +62,7 @@ impl Lowering<'_> {
                     eps: *eps,
                     reserved: 0,
                 };
-                let kernel = if shape.channels % 8 == 0 { "layer_norm_8" } else { "layer_norm_1" };
+                let kernel = if shape.channels.is_multiple_of(8) { "layer_norm_8" } else { "layer_norm_1" };
                 self.launch(kernel, [rows.div_ceil(8), 1, 1], 256, 0, &arguments);
             }
             _ => unreachable!("only norms come here"),
