@@ -113,6 +113,7 @@ fn convolutions_of_all_kinds() {
     let same = |channels| Conv::same(channels);
     let down = Conv { stride: 2, ..Conv::same(24) };
     let down_right = Conv { stride: 2, pad: Pad { top: 0, left: 0, bottom: 1, right: 1 }, ..Conv::same(16) };
+    let skew = Conv { pad: Pad { top: 0, left: 2, bottom: 2, right: 1 }, ..Conv::same(16) };
     let point = Conv { kernel: 1, pad: Pad::even(0), ..Conv::same(20) };
     for (what, shape, spec) in [
         ("odd picture", Shape::new(1, 5, 7, 16), same(40)),
@@ -123,6 +124,7 @@ fn convolutions_of_all_kinds() {
         ("three channels", Shape::new(1, 6, 6, 3), same(8)),
         ("stride", Shape::new(1, 9, 8, 16), down),
         ("stride, padded right and below", Shape::new(2, 8, 8, 8), down_right),
+        ("padded left and below", Shape::new(1, 6, 7, 8), skew),
         ("doubled", Shape::new(2, 3, 5, 16), Conv { upsample: true, ..same(24) }),
         ("one by one", Shape::new(1, 5, 5, 24), point),
         ("one by one of 4 channels", Shape::new(1, 5, 5, 4), point),
