@@ -1,5 +1,7 @@
 //! Every recorded tensor of the tiny models against the CPU backend: relative error at most 1e-5.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod golden;
 
 use std::collections::BTreeMap;
@@ -8,8 +10,9 @@ use golden::{Recorded, fixtures, recorded, relative_error};
 use gpu_runtime::cpu::CpuBackend;
 use gpu_runtime::generate::{Backend, ProgramId};
 use gpu_runtime::graph::Graph;
-use gpu_runtime::model::program::{self, LatentSize, StepScalars};
+use gpu_runtime::model::program::{self, LatentSize};
 use gpu_runtime::model::{Model, ModelSource};
+use gpu_runtime::schedule::{StepCoefficients, embedding::timestep_embedding};
 
 const TOLERANCE: f64 = 1e-5;
 
@@ -95,19 +98,13 @@ fn step(model: &Model, size: LatentSize, sample: &Recorded) -> Run {
     let mut run = Run::new(model, program::step(&model.unet, model.motion.as_ref(), size, model.text.tokens));
     run.write(program::CONTEXT_KV, &context.read(program::CONTEXT_KV));
     run.write(program::GUIDANCE, &unet["w_cond"].values);
-    run.write(program::TIMESTEP, &sinusoid(unet["t"].values[0].into(), model.unet.channels[0] as usize));
-    let scalars = StepScalars { input: 1.0, denoised_eps: 1.0, next_x: 1.0, ..StepScalars::default() };
-    run.write(program::SCALARS, &scalars.row());
+    run.write(program::TIMESTEP, &timestep_embedding(unet["t"].values[0].into(), 16, true, 0.0));
+    let passed_on =
+        StepCoefficients { input_scale: 1.0, dx: 0.0, de: 1.0, nx: 1.0, nd: 0.0, np: 0.0, nn: 0.0 };
+    run.write(program::SCALARS, &program::scalars(&passed_on));
     run.write(program::LATENTS, &sample.channels_last());
     run.run();
     run
-}
-
-/// cos(t · 10000^(-k / half)), then sin.
-fn sinusoid(t: f64, channels: usize) -> Vec<f32> {
-    let half = channels / 2;
-    let angle = |k: usize| t * 10_000f64.powf(-(k as f64) / half as f64);
-    (0..half).map(|k| angle(k).cos() as f32).chain((0..half).map(|k| angle(k).sin() as f32)).collect()
 }
 
 #[test]

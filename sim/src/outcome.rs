@@ -113,8 +113,6 @@ pub struct WindowStats {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Marks<'a> {
     pub(crate) windows: &'a [Window],
-    /// Jobs that arrived before are not measured, nanoseconds.
-    pub(crate) warmup: u64,
     /// Latest latency that is on time, nanoseconds.
     pub(crate) deadline: u64,
 }
@@ -197,27 +195,7 @@ impl Outcome {
         }
     }
 
-    /// Counts the end of a job that arrived at `arrived`; `latency` is that of a done one, nanoseconds.
-    #[inline]
-    pub(crate) fn note_end(
-        &mut self,
-        marks: Marks<'_>,
-        arrived: u64,
-        outcome: JobOutcome,
-        latency: Option<u64>,
-    ) {
-        let on_time = latency.is_some_and(|latency| latency <= marks.deadline);
-        if arrived >= marks.warmup {
-            self.jobs.count(outcome, on_time);
-            if let Some(latency) = latency {
-                self.latency.record(latency);
-                self.latency_batches.record(latency as f64 * 1e-9);
-            }
-        }
-        self.note_end_in_windows(marks, arrived, outcome, latency);
-    }
-
-    /// The part of [`Self::note_end`] that windows count.
+    /// Counts in its windows the end of a job that arrived at `arrived`; `latency` is that of a done one, nanoseconds.
     #[inline]
     pub(crate) fn note_end_in_windows(
         &mut self,

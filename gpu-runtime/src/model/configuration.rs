@@ -115,7 +115,10 @@ pub struct VaeConfig {
 
 impl TextConfig {
     /// Reads and checks a file.
-    pub(super) fn read(path: &Path) -> Result<Self, RuntimeError> {
+    ///
+    /// # Errors
+    /// [`RuntimeError::BadModel`] naming the key at fault.
+    pub fn read(path: &Path) -> Result<Self, RuntimeError> {
         let mut keys = Keys::read(path)?;
         keys.only(&[("model_type", json!("clip_text_model"))])?;
         keys.harmless(&[
@@ -161,7 +164,10 @@ impl TextConfig {
 
 impl UnetConfig {
     /// Reads and checks a file.
-    pub(super) fn read(path: &Path) -> Result<Self, RuntimeError> {
+    ///
+    /// # Errors
+    /// [`RuntimeError::BadModel`] naming the key at fault.
+    pub fn read(path: &Path) -> Result<Self, RuntimeError> {
         let mut keys = Keys::read(path)?;
         keys.only(&Self::implemented())?;
         keys.harmless(&[
@@ -192,7 +198,7 @@ impl UnetConfig {
             context_channels: keys.number("cross_attention_dim", 1..=CHANNELS_MAX, None)?,
             groups: keys.number("norm_num_groups", 1..=CHANNELS_MAX, Some(32))?,
             eps: keys.positive("norm_eps", 1e-5)? as f32,
-            guidance_channels: keys.optional_number("time_cond_proj_dim", 2..=CHANNELS_MAX)?,
+            guidance_channels: keys.optional_number("time_cond_proj_dim", 4..=CHANNELS_MAX)?,
             channels,
             attention_down,
             attention_up,
@@ -289,7 +295,10 @@ fn check_groups(keys: &Keys, channels: &[u32], groups: u32) -> Result<(), Runtim
 
 impl MotionConfig {
     /// Reads and checks a file against the UNet to which it belongs.
-    pub(super) fn read(path: &Path, unet: &UnetConfig) -> Result<Self, RuntimeError> {
+    ///
+    /// # Errors
+    /// [`RuntimeError::BadModel`] naming the key at fault.
+    pub fn read(path: &Path, unet: &UnetConfig) -> Result<Self, RuntimeError> {
         let mut keys = Keys::read(path)?;
         keys.only(&[
             ("_class_name", json!("MotionAdapter")),
@@ -328,7 +337,10 @@ impl MotionConfig {
 
 impl VaeConfig {
     /// Reads and checks a file.
-    pub(super) fn read(path: &Path) -> Result<Self, RuntimeError> {
+    ///
+    /// # Errors
+    /// [`RuntimeError::BadModel`] naming the key at fault.
+    pub fn read(path: &Path) -> Result<Self, RuntimeError> {
         let mut keys = Keys::read(path)?;
         keys.only(&[
             ("_class_name", json!("AutoencoderKL")),

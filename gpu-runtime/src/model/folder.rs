@@ -92,7 +92,7 @@ impl Model {
             weights,
         };
         model.check_agreement()?;
-        for graph in model.smallest_programs() {
+        for graph in smallest_programs(&model.text, &model.unet, model.motion.as_ref(), &model.vae) {
             model.weights.check(&graph)?;
         }
         Ok(model)
@@ -113,19 +113,6 @@ impl Model {
             )));
         }
         Ok(())
-    }
-
-    /// All programs at the smallest size, which name all weights.
-    fn smallest_programs(&self) -> [Graph; 5] {
-        let side = 1 << (self.unet.channels.len() - 1);
-        let size = LatentSize { clips: 1, frames: 1, height: side, width: side };
-        [
-            program::text(&self.text),
-            program::context(&self.unet, self.text.tokens),
-            program::step(&self.unet, self.motion.as_ref(), size, self.text.tokens),
-            program::decode(&self.vae, 1, side, side),
-            program::encode(&self.vae, side, side),
-        ]
     }
 
     /// Pixels of which a frame's sides must be multiples, so that every level of the networks has whole positions.
@@ -154,4 +141,22 @@ impl Model {
         let factor = self.vae.factor();
         Ok(LatentSize { clips: 1, frames, height: height / factor, width: width / factor })
     }
+}
+
+/// All programs at the smallest size; together they name every weight of a model.
+pub(crate) fn smallest_programs(
+    text: &TextConfig,
+    unet: &UnetConfig,
+    motion: Option<&MotionConfig>,
+    vae: &VaeConfig,
+) -> [Graph; 5] {
+    let side = 1 << (unet.channels.len() - 1);
+    let size = LatentSize { clips: 1, frames: 1, height: side, width: side };
+    [
+        program::text(text),
+        program::context(unet, text.tokens),
+        program::step(unet, motion, size, text.tokens),
+        program::decode(vae, 1, side, side),
+        program::encode(vae, side, side),
+    ]
 }

@@ -14,4 +14,5 @@ mod unet;
 mod vae;
 
 pub use configuration::{MotionConfig, TextActivation, TextConfig, UnetConfig, VaeConfig};
+pub(crate) use folder::smallest_programs;
 pub use folder::{Model, ModelSource};

@@ -4,6 +4,7 @@
 use super::configuration::{MotionConfig, TextConfig, UnetConfig, VaeConfig};
 use super::{text, unet, vae};
 use crate::graph::{Builder, Graph, LinearSpec, Precision, Shape, View};
+use crate::schedule::StepCoefficients;
 
 /// Output of [`text()`] and input of [`context`].
 pub const CONTEXT: &str = "context";
@@ -17,7 +18,7 @@ pub const LATENTS: &str = "latents";
 pub const DENOISED: &str = "denoised";
 /// Input of [`step`]: fresh noise.
 pub const NOISE: &str = "noise";
-/// Input of [`step`]: [`StepScalars::row`].
+/// Input of [`step`]: [`scalars`].
 pub const SCALARS: &str = "scalars";
 /// Input of [`step`]: sinusoid of the time step.
 pub const TIMESTEP: &str = "timestep";
@@ -33,43 +34,10 @@ pub const MOMENTS: &str = "moments";
 /// Number of scalars of one step.
 const SCALAR_COUNT: u32 = 8;
 
-/// The linear coefficients of one sampling step.
-///
-/// model input = `input` · x; denoised = `denoised_x` · x + `denoised_eps` · eps; next x = `next_x` · x + `next_denoised` ·
-/// denoised + `next_previous` · denoised of the step before + `next_noise` · noise.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct StepScalars {
-    /// Scale of the model's input.
-    pub input: f32,
-    /// Weight of x in the prediction.
-    pub denoised_x: f32,
-    /// Weight of the model's output in the prediction.
-    pub denoised_eps: f32,
-    /// Weight of x in the next x.
-    pub next_x: f32,
-    /// Weight of the prediction in the next x.
-    pub next_denoised: f32,
-    /// Weight of the prediction before in the next x.
-    pub next_previous: f32,
-    /// Weight of fresh noise in the next x.
-    pub next_noise: f32,
-}
-
-impl StepScalars {
-    /// The values of [`SCALARS`]; the last is one.
-    #[must_use]
-    pub fn row(&self) -> [f32; SCALAR_COUNT as usize] {
-        [
-            self.input,
-            self.denoised_x,
-            self.denoised_eps,
-            self.next_x,
-            self.next_denoised,
-            self.next_previous,
-            self.next_noise,
-            1.0,
-        ]
-    }
+/// The values of [`SCALARS`] for one sampling step, in the order in which [`step`] reads them; the last is one.
+#[must_use]
+pub fn scalars(c: &StepCoefficients) -> [f32; SCALAR_COUNT as usize] {
+    [c.input_scale, c.dx, c.de, c.nx, c.nd, c.np, c.nn, 1.0].map(|value| value as f32)
 }
 
 /// Extents of the latents of one request.
@@ -125,7 +93,7 @@ fn context_channels(config: &UnetConfig) -> u32 {
     unet::context_parts(config).iter().map(|(_, channels)| 2 * channels).sum()
 }
 
-/// One denoising step: the network, then the sampler as linear combinations with [`StepScalars`].
+/// One denoising step: the network, then the sampler as linear combinations with [`scalars`].
 ///
 /// `motion` is the adapter's configuration for clips; without it every frame is a picture of its own.
 #[must_use]

@@ -1,6 +1,10 @@
 //! Recorded outputs of the tiny models (`fixtures/make_fixtures.py`), turned to channels last.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test binary uses its part, and a test fails by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,17 +1,15 @@
 //! Whether a new job may come in, and what becomes of one at a full queue. Changes no state but that of a refused job.
 
-use super::{Dispatcher, Output, Rejection};
+use super::{Dispatcher, Output, Rejection, Sink};
 use crate::model::{GroupId, KindId, PoolId};
 use crate::policies::AdmissionVerdict;
+use crate::records::JobOutcome;
 use crate::units::{Duration, Instant};
 
 impl Dispatcher {
     /// Whether a new job is turned away: its first queue would make it late or is full.
     #[inline]
     pub(super) fn refuses(&self, now: Instant, slot: u32) -> Option<Rejection> {
-        if !self.sheds && self.system.queue_per_slot_max.is_none() {
-            return None;
-        }
         let job = &self.jobs[slot];
         let (group_id, kind) = self.stage_group(self.first_slot_stage?, job.cell)?;
         if self.has_free_slot(group_id, kind) {
@@ -68,11 +66,11 @@ impl Dispatcher {
         self.pools[pool.index()].external_running < self.system.pools[pool.index()].count_max
     }
 
-    pub(super) fn reject(&mut self, slot: u32, why: Rejection, out: &mut Vec<Output>) {
+    pub(super) fn reject(&mut self, slot: u32, why: Rejection, out: &mut impl Sink) {
         self.totals.rejected += 1;
         let job = &self.jobs[slot];
         let retry_after = Duration::from_nanos(self.stages[0].remaining.as_nanos());
-        out.push(Output::Rejected { tag: job.tag, class: job.class, region: job.region, why, retry_after });
+        out.emit(Output::Rejected { tag: job.tag, class: job.class, region: job.region, why, retry_after });
         let first = self.first_slot_stage.and_then(|stage| self.stage_group(stage, job.cell));
         if let Some((group, _)) = first {
             let group = &mut self.groups[group.index()];
@@ -80,6 +78,6 @@ impl Dispatcher {
             group.minute.arrived += 1;
             group.tick.arrived += 1;
         }
-        self.jobs.remove(slot);
+        self.jobs.remove(slot, JobOutcome::Rejected);
     }
 }

@@ -3,7 +3,7 @@
 use super::group::TickCounts;
 use super::instance::InstanceState;
 use super::job::NONE;
-use super::{Dispatcher, MINUTE, Output};
+use super::{Dispatcher, MINUTE, Output, Sink};
 use crate::model::{CapacityType, GroupId, InstanceId, PoolId, RegionId};
 use crate::policies::routing::RingLoad;
 use crate::policies::{Observation, PoolEvent, PoolView, Routing, RoutingTable};
@@ -15,7 +15,7 @@ const NOTICE_RESERVE: Duration = Duration::from_secs(5);
 
 impl Dispatcher {
     /// Asks for the initial instances; a driver makes them ready at time zero.
-    pub(super) fn launch_initial(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn launch_initial(&mut self, out: &mut impl Sink) {
         for index in 0..self.pools.len() {
             if self.system.pools[index].offering.capacity_type != CapacityType::External {
                 for _ in 0..self.system.pools[index].count_initial {
@@ -25,13 +25,13 @@ impl Dispatcher {
         }
     }
 
-    fn launch(&mut self, now: Instant, pool: PoolId, out: &mut Vec<Output>) {
+    fn launch(&mut self, now: Instant, pool: PoolId, out: &mut impl Sink) {
         let state = &mut self.pools[pool.index()];
         let seat = state.take_seat();
         state.starting += 1;
         let instance = self.instances.insert(pool, seat, now);
         self.pools[pool.index()].seated[seat as usize] = instance;
-        out.push(Output::Launch { instance, pool });
+        out.emit(Output::Launch { instance, pool });
     }
 
     pub(super) fn booted(&mut self, now: Instant, id: InstanceId) {
@@ -44,7 +44,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn instance_ready(&mut self, now: Instant, id: InstanceId, out: &mut Vec<Output>) {
+    pub(super) fn instance_ready(&mut self, now: Instant, id: InstanceId, out: &mut impl Sink) {
         if !matches!(self.instances.state(id), InstanceState::Requested | InstanceState::Loading) {
             self.totals.stale += 1;
             return;
@@ -70,10 +70,10 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn launch_failed(&mut self, now: Instant, id: InstanceId, out: &mut Vec<Output>) {
+    pub(super) fn launch_failed(&mut self, now: Instant, id: InstanceId, out: &mut impl Sink) {
         match self.instances.state(id) {
             InstanceState::Requested | InstanceState::Loading => {
-                out.push(Output::InstanceEnded(Box::new(self.life(id, now, InstanceEnd::Refused))));
+                out.emit(Output::InstanceEnded(Box::new(self.life(id, now, InstanceEnd::Refused))));
                 let (pool, seat) = (self.instances[id].pool, self.instances[id].seat);
                 self.pools[pool.index()].starting -= 1;
                 self.pools[pool.index()].leave_seat(seat);
@@ -93,7 +93,7 @@ impl Dispatcher {
         now: Instant,
         id: InstanceId,
         gone_at: Instant,
-        out: &mut Vec<Output>,
+        out: &mut impl Sink,
     ) {
         let pool = match self.instances.state(id) {
             InstanceState::Ready => self.instances[id].pool,
@@ -116,14 +116,14 @@ impl Dispatcher {
         self.interrupted(now, pool, out);
     }
 
-    fn interrupted(&mut self, now: Instant, pool: PoolId, out: &mut Vec<Output>) {
+    fn interrupted(&mut self, now: Instant, pool: PoolId, out: &mut impl Sink) {
         let group = self.pools[pool.index()].group;
         self.groups[group.index()].purchase.on_event(now, PoolEvent::Interrupted(pool));
         self.purchase(now, group, out);
     }
 
     /// Hands back at once the jobs that the notice leaves no time to finish.
-    fn release_late_jobs(&mut self, now: Instant, id: InstanceId, gone_at: Instant, out: &mut Vec<Output>) {
+    fn release_late_jobs(&mut self, now: Instant, id: InstanceId, gone_at: Instant, out: &mut impl Sink) {
         let grace = gone_at.since(now) - NOTICE_RESERVE;
         let mut late = Vec::new();
         if self.instances.state(id) != InstanceState::Draining {
@@ -144,7 +144,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn instance_lost(&mut self, now: Instant, id: InstanceId, out: &mut Vec<Output>) {
+    pub(super) fn instance_lost(&mut self, now: Instant, id: InstanceId, out: &mut impl Sink) {
         let before = self.instances.state(id);
         match before {
             InstanceState::Free => {
@@ -204,7 +204,7 @@ impl Dispatcher {
     }
 
     /// A ready instance takes no further job and ends when its last one leaves.
-    fn drain(&mut self, now: Instant, id: InstanceId, end: InstanceEnd, out: &mut Vec<Output>) {
+    fn drain(&mut self, now: Instant, id: InstanceId, end: InstanceEnd, out: &mut impl Sink) {
         self.leave_ready(id);
         let instance = &mut self.instances[id];
         instance.state = InstanceState::Draining;
@@ -217,11 +217,11 @@ impl Dispatcher {
     }
 
     /// Ends a draining instance.
-    pub(super) fn terminate(&mut self, now: Instant, id: InstanceId, out: &mut Vec<Output>) {
+    pub(super) fn terminate(&mut self, now: Instant, id: InstanceId, out: &mut impl Sink) {
         let (pool, end) = (self.instances[id].pool, self.instances[id].end);
-        out.push(Output::InstanceEnded(Box::new(self.life(id, now, end))));
+        out.emit(Output::InstanceEnded(Box::new(self.life(id, now, end))));
         if !self.instances[id].is_gone {
-            out.push(Output::Terminate { instance: id, pool });
+            out.emit(Output::Terminate { instance: id, pool });
         }
         let seat = self.instances[id].seat;
         self.instances[id].state = InstanceState::Terminating;
@@ -230,11 +230,11 @@ impl Dispatcher {
     }
 
     /// Gives up an instance that is not ready yet.
-    fn give_up_start(&mut self, now: Instant, id: InstanceId, end: InstanceEnd, out: &mut Vec<Output>) {
+    fn give_up_start(&mut self, now: Instant, id: InstanceId, end: InstanceEnd, out: &mut impl Sink) {
         let pool = self.instances[id].pool;
-        out.push(Output::InstanceEnded(Box::new(self.life(id, now, end))));
+        out.emit(Output::InstanceEnded(Box::new(self.life(id, now, end))));
         if !self.instances[id].is_gone {
-            out.push(Output::Terminate { instance: id, pool });
+            out.emit(Output::Terminate { instance: id, pool });
         }
         let seat = self.instances[id].seat;
         self.instances[id].state = InstanceState::Terminating;
@@ -263,7 +263,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn scaling_tick(&mut self, now: Instant, group_id: GroupId, out: &mut Vec<Output>) {
+    pub(super) fn scaling_tick(&mut self, now: Instant, group_id: GroupId, out: &mut impl Sink) {
         let seen = self.observe(now, group_id);
         let group = &mut self.groups[group_id.index()];
         let before = group.target;
@@ -274,7 +274,7 @@ impl Dispatcher {
         let period = group.scaling.period().max(super::PERIOD_MIN);
         group.next_tick = now + period;
         if group.target != before {
-            out.push(Output::Decided(Box::new(DecisionRow {
+            out.emit(Output::Decided(Box::new(DecisionRow {
                 at_s: now.as_secs_f64(),
                 policy: "scaling",
                 subject: group.name.clone(),
@@ -339,7 +339,7 @@ impl Dispatcher {
 
     /// Buys and gives back as the purchase policy says. A pool that refused a launch is not asked again before the next
     /// tick, so that two pools without capacity cannot send launches back and forth at one instant.
-    fn purchase(&mut self, now: Instant, group_id: GroupId, out: &mut Vec<Output>) {
+    fn purchase(&mut self, now: Instant, group_id: GroupId, out: &mut impl Sink) {
         let views = self.views(group_id);
         let group = &mut self.groups[group_id.index()];
         let targets = group.purchase.allocate(now, group.target, &views);
@@ -357,7 +357,7 @@ impl Dispatcher {
             if wanted == held || (wanted > held && refused) {
                 continue;
             }
-            out.push(Output::Decided(Box::new(DecisionRow {
+            out.emit(Output::Decided(Box::new(DecisionRow {
                 at_s: now.as_secs_f64(),
                 policy: "purchase",
                 subject: self.system.pools[target.pool.index()].name.clone(),
@@ -378,7 +378,7 @@ impl Dispatcher {
 
     /// Gives back `count` instances: those still starting, newest first; then idle ones; then busy ones, which finish
     /// their jobs first. Highest seats go first, since jobs are packed into low ones.
-    fn give_back(&mut self, now: Instant, pool: PoolId, count: u32, out: &mut Vec<Output>) {
+    fn give_back(&mut self, now: Instant, pool: PoolId, count: u32, out: &mut impl Sink) {
         let mut candidates: Vec<(u8, u32, std::cmp::Reverse<u32>, InstanceId)> = Vec::new();
         for (seat, id) in self.pools[pool.index()].seated.iter().enumerate() {
             if id.0 == NONE {
@@ -438,7 +438,7 @@ impl Dispatcher {
         self.table = RoutingTable::build(rings, &loads, |a, b| system.round_trip(a, b));
     }
 
-    pub(super) fn close_minute(&mut self, now: Instant, out: &mut Vec<Output>) {
+    pub(super) fn close_minute(&mut self, now: Instant, out: &mut impl Sink) {
         self.next_minute = now + MINUTE;
         for group in &mut self.groups {
             let count = std::mem::take(&mut group.minute);
@@ -465,7 +465,7 @@ impl Dispatcher {
                 let per_instance: u32 = state.slots.iter().map(|slots| u32::from(*slots)).sum();
                 row.slots += (state.ready + state.draining) * per_instance;
             }
-            out.push(Output::Minute(Box::new(row)));
+            out.emit(Output::Minute(Box::new(row)));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! How a job moves: arrival, stages, waiting, starting, finishing, failing, leaving.
 
 use super::instance::InstanceState;
-use super::job::{JobState, NONE};
-use super::{CancelScope, Dispatcher, Ended, Output, StageResult, Started};
+use super::job::{JobState, Left, NONE, NewJob};
+use super::{CancelScope, Dispatcher, Ended, Output, Sink, StageResult};
 use crate::model::{
     ClassId, GroupId, InstanceId, JobId, KindId, Lease, Place, PoolId, QualityId, RegionId, StageId,
 };
@@ -16,52 +16,46 @@ const DRAW_HELD: u64 = 2;
 const DRAW_HELD_LENGTH: u64 = 3;
 
 impl Dispatcher {
-    #[inline]
+    #[inline(always)]
     pub(super) fn arrive(
         &mut self,
         now: Instant,
         tag: u64,
         class: ClassId,
         region: RegionId,
-        out: &mut Vec<Output>,
+        out: &mut impl Sink,
     ) {
         self.totals.arrived += 1;
         self.demand[region.index()].arrived += 1;
-        let slot = self.jobs.insert(tag, class, region, now);
         let cell = if self.cells == 1 { RegionId(0) } else { self.route(tag, 0, region) };
-        let row = &self.system.classes[class.index()];
-        let (priority, deadline, expires) = (row.priority, row.deadline, row.expires);
-        let job = &mut self.jobs[slot];
-        job.cell = cell;
-        job.priority = priority.min(7);
-        if let Some(limit) = deadline {
-            job.deadline = now + limit;
-        }
-        if let Some(why) = self.refuses(now, slot) {
+        let row = self.classes[class.index()];
+        let deadline = now + row.deadline;
+        let priority = row.priority;
+        let slot = self.jobs.insert(NewJob { tag, class, region, cell, priority, arrived: now, deadline });
+        if self.may_refuse
+            && let Some(why) = self.refuses(now, slot)
+        {
             self.reject(slot, why, out);
             return;
         }
-        if expires && let Some(limit) = deadline {
-            self.deadlines[class.index()].push((now + limit, slot, self.jobs[slot].generation));
-            self.note_wake(now + limit);
+        if row.expires {
+            self.deadlines[class.index()].push((deadline, slot, self.jobs[slot].generation));
+            self.note_wake(deadline);
         }
-        out.push(Output::Accepted { job: self.jobs.id(slot), tag });
-        let chance = self.chance.child(tag);
+        out.emit(Output::Accepted { job: self.jobs.id(slot), tag });
         if self.first_slot_stage != Some(StageId(0)) {
             self.note_first_group(slot);
         }
-        let held = match &self.system.policies.retry {
-            retry @ crate::policies::Retry::Backoff { execution_delay: Some(_), .. } => {
-                retry.execution_delay(chance.unit(DRAW_HELD), chance.unit(DRAW_HELD_LENGTH))
+        if self.delays_execution {
+            let chance = self.chance.child(tag);
+            let (held, length) = (chance.unit(DRAW_HELD), chance.unit(DRAW_HELD_LENGTH));
+            let delay = self.system.policies.retry.execution_delay(held, length);
+            if delay > Duration::ZERO {
+                self.note_first_group(slot);
+                return self.hold(now, slot, delay);
             }
-            _ => Duration::ZERO,
-        };
-        if held == Duration::ZERO {
-            self.enter_stage(now, slot, out);
-        } else {
-            self.note_first_group(slot);
-            self.hold(now, slot, held);
         }
+        self.enter_stage(now, slot, out);
     }
 
     /// Names the group whose minutes count a job that leaves before it reaches any queue.
@@ -79,31 +73,41 @@ impl Dispatcher {
     }
 
     /// Puts a job that is in no queue and on no slot to its present stage.
-    #[inline]
-    fn enter_stage(&mut self, now: Instant, slot: u32, out: &mut Vec<Output>) {
-        let (stage, cell) = (self.jobs[slot].stage, self.jobs[slot].cell);
-        let (pool_class, kind) = match self.stages[stage.index()].place {
-            Place::Outside => return self.start(now, slot, None, None, 0, out),
+    #[inline(always)]
+    fn enter_stage(&mut self, now: Instant, slot: u32, out: &mut impl Sink) {
+        let job = &mut self.jobs[slot];
+        let (pool_class, kind) = match self.stages[job.stage.index()].place {
+            Place::Outside => return self.start_unplaced(now, slot, None, out),
             Place::Slot { pool_class, kind } => (pool_class, kind),
         };
-        let group_id = self.group_of(pool_class, cell).expect("jobs are routed to serving regions only");
-        let first_attempt = self.jobs[slot].attempts == 0 && self.jobs[slot].stage_deliveries == 0;
+        let group_id = self.group_at[pool_class as usize * self.cells + job.cell.index()]
+            .expect("jobs are routed to serving regions only");
         let group = &mut self.groups[group_id.index()];
-        if first_attempt {
+        if job.attempts == 0 && job.stage_deliveries == 0 {
             // Scaling sees the work of the slots that run out first, so that arrivals times service time is their load.
             group.tick.arrived += u64::from(kind.index() == group.scarce_kind);
             group.minute.arrived += 1;
         }
-        let job = &mut self.jobs[slot];
         (job.group, job.kind) = (group_id, kind);
-        for index in 0..self.groups[group_id.index()].pools.len() {
-            let pool = self.groups[group_id.index()].pools[index];
-            if let Some(instance) =
-                self.pools[pool.index()].choose(kind.index(), self.system.policies.packing)
-            {
-                return self.occupy(now, slot, pool, instance, out);
+        for pool in &group.pools {
+            if let Some(instance) = self.pools[pool.index()].take(kind.index(), self.packing) {
+                let pool = *pool;
+                return self.take_slot(now, slot, pool, instance, out);
             }
         }
+        self.enter_full_stage(now, slot, group_id, kind, out);
+    }
+
+    /// No slot is free: an external service, another attempt later, the end, or the queue.
+    #[inline(never)]
+    fn enter_full_stage(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        group_id: GroupId,
+        kind: KindId,
+        out: &mut impl Sink,
+    ) {
         if self.groups[group_id.index()].external.is_some()
             && self.verdict(now, slot, group_id, kind) == AdmissionVerdict::Overflow
         {
@@ -113,7 +117,7 @@ impl Dispatcher {
             return self.probe_refused(now, slot, group_id, out);
         }
         if self.is_past_its_deadline(now, slot) {
-            return self.end(now, slot, JobOutcome::Expired, out);
+            return self.end(slot, JobOutcome::Expired, out);
         }
         self.wait(now, slot, group_id, kind);
     }
@@ -122,7 +126,7 @@ impl Dispatcher {
     #[inline]
     fn is_past_its_deadline(&self, now: Instant, slot: u32) -> bool {
         let job = &self.jobs[slot];
-        job.deadline <= now && self.system.classes[job.class.index()].expires
+        job.deadline <= now && self.classes[job.class.index()].expires
     }
 
     #[inline(always)]
@@ -133,38 +137,38 @@ impl Dispatcher {
         self.groups[group.index()].queues[kind.index()].push(&mut self.jobs, slot);
     }
 
-    fn start_external(&mut self, now: Instant, slot: u32, group: GroupId, out: &mut Vec<Output>) {
+    fn start_external(&mut self, now: Instant, slot: u32, group: GroupId, out: &mut impl Sink) {
         let pool = self.groups[group.index()].external.expect("the verdict asked for an external pool");
         self.pools[pool.index()].external_running += 1;
         self.jobs[slot].group = group;
-        self.start(now, slot, Some(pool), None, 0, out);
+        self.start_unplaced(now, slot, Some(pool), out);
     }
 
     /// A probe met no free slot: the retry policy decides.
-    fn probe_refused(&mut self, now: Instant, slot: u32, group: GroupId, out: &mut Vec<Output>) {
+    fn probe_refused(&mut self, now: Instant, slot: u32, group: GroupId, out: &mut impl Sink) {
         self.totals.probes_refused += 1;
         self.groups[group.index()].minute.probes_refused += 1;
-        out.push(Output::ProbeRefused { tag: self.jobs[slot].tag, cell: self.jobs[slot].cell });
+        out.emit(Output::ProbeRefused { tag: self.jobs[slot].tag, cell: self.jobs[slot].cell });
         self.attempt_failed(now, slot, out);
     }
 
-    fn attempt_failed(&mut self, now: Instant, slot: u32, out: &mut Vec<Output>) {
+    fn attempt_failed(&mut self, now: Instant, slot: u32, out: &mut impl Sink) {
         let job = &mut self.jobs[slot];
         job.attempts = job.attempts.saturating_add(1);
         let (tag, attempts) = (job.tag, job.attempts);
         if job.stage_deliveries >= self.stages[job.stage.index()].deliveries_max {
-            return self.end(now, slot, JobOutcome::Failed, out);
+            return self.end(slot, JobOutcome::Failed, out);
         }
         let chance = self.chance.child(tag).unit((u64::from(attempts) << 3) | DRAW_JITTER);
         match self.system.policies.retry.after_failure(u32::from(attempts), chance) {
             RetryVerdict::After(_) if self.is_past_its_deadline(now, slot) => {
-                self.end(now, slot, JobOutcome::Expired, out);
+                self.end(slot, JobOutcome::Expired, out);
             }
             RetryVerdict::After(pause) => {
                 self.totals.retries += 1;
                 self.hold(now, slot, pause);
             }
-            RetryVerdict::GiveUp => self.end(now, slot, JobOutcome::Failed, out),
+            RetryVerdict::GiveUp => self.end(slot, JobOutcome::Failed, out),
         }
     }
 
@@ -180,7 +184,7 @@ impl Dispatcher {
     }
 
     /// A held job tries again, perhaps elsewhere.
-    pub(super) fn resume(&mut self, now: Instant, slot: u32, out: &mut Vec<Output>) {
+    pub(super) fn resume(&mut self, now: Instant, slot: u32, out: &mut impl Sink) {
         let job = &self.jobs[slot];
         let (tag, attempts, region) = (job.tag, job.attempts, job.region);
         // Later stages keep their region: their input is there.
@@ -196,15 +200,6 @@ impl Dispatcher {
         self.enter_stage(now, slot, out);
     }
 
-    /// Gives the job one slot of `instance`.
-    #[inline(always)]
-    fn occupy(&mut self, now: Instant, slot: u32, pool: PoolId, instance: InstanceId, out: &mut Vec<Output>) {
-        let kind = self.jobs[slot].kind.index();
-        let held = &mut self.instances[instance];
-        self.pools[pool.index()].occupy(held.seat, kind, held.busy[kind]);
-        self.take_slot(now, slot, pool, instance, out);
-    }
-
     /// Starts the job on a slot that is on no free list.
     #[inline(always)]
     fn take_slot(
@@ -213,91 +208,68 @@ impl Dispatcher {
         slot: u32,
         pool: PoolId,
         instance: InstanceId,
-        out: &mut Vec<Output>,
+        out: &mut impl Sink,
     ) {
-        let kind = self.jobs[slot].kind.index();
-        let held = &mut self.instances[instance];
-        held.busy[kind] += 1;
-        let busy = held.busy[kind];
-        let first = held.first_job;
-        held.first_job = slot;
-        if first != NONE {
-            self.jobs[first].prev = slot;
-        }
         let job = &mut self.jobs[slot];
-        (job.prev, job.next) = (NONE, first);
-        let group_id = job.group;
-        let group = &mut self.groups[group_id.index()];
+        let kind = job.kind.index();
+        let row = &self.stages[job.stage.index()];
+        let group = &mut self.groups[job.group.index()];
         group.running[kind] += 1;
-        if self.stages[job.stage.index()].has_quality {
+        if row.has_quality {
             let load = group.load(kind);
             job.quality = self.system.policies.quality.level(&mut group.quality, load);
         }
-        self.start(now, slot, Some(pool), Some(instance), busy, out);
+        let held = &mut self.instances[instance];
+        held.busy[kind] += 1;
+        let first = std::mem::replace(&mut held.first_job, slot);
+        (job.prev, job.next) = (NONE, first);
+        let started = job.start(now, slot, Some(pool), Some(instance), held.busy[kind]);
+        if let Some(length) = row.lease {
+            job.lease_until = now + length;
+            self.leases[job.stage.index()].push((now + length, slot, job.token));
+            self.wake = self.wake.min(now + length);
+        }
+        if first != NONE {
+            self.jobs[first].prev = slot;
+        }
+        out.emit(Output::Started(started));
+    }
+
+    /// Starts the job on no slot: outside, or by an external service.
+    #[inline]
+    fn start_unplaced(&mut self, now: Instant, slot: u32, pool: Option<PoolId>, out: &mut impl Sink) {
+        let job = &mut self.jobs[slot];
+        let started = job.start(now, slot, pool, None, 0);
+        if let Some(length) = self.stages[job.stage.index()].lease {
+            job.lease_until = now + length;
+            self.leases[job.stage.index()].push((now + length, slot, job.token));
+            self.wake = self.wake.min(now + length);
+        }
+        out.emit(Output::Started(started));
     }
 
     #[inline(always)]
-    fn start(
-        &mut self,
-        now: Instant,
-        slot: u32,
-        pool: Option<PoolId>,
-        instance: Option<InstanceId>,
-        busy: u16,
-        out: &mut Vec<Output>,
-    ) {
-        let job = &mut self.jobs[slot];
-        let waited = if job.state == JobState::Waiting { now.since(job.since) } else { Duration::ZERO };
-        job.waited += waited.as_nanos();
-        job.state = JobState::Running;
-        job.since = now;
-        job.token = job.token.wrapping_add(1);
-        job.instance = instance.map_or(NONE, |id| id.0);
-        job.pool = pool.unwrap_or(PoolId(u16::MAX));
-        job.deliveries = job.deliveries.saturating_add(1);
-        job.stage_deliveries = job.stage_deliveries.saturating_add(1);
-        // Stages outside (the client's own upload) are not yet service: patience still runs.
-        job.was_served |= pool.is_some();
-        let lease = Lease { slot, token: job.token };
-        let (stage, quality) = (job.stage, job.quality);
-        out.push(Output::Started(Started {
-            lease,
-            tag: job.tag,
-            stage,
-            instance,
-            pool,
-            cell: job.cell,
-            quality,
-            busy,
-            delivery: job.stage_deliveries,
-            waited,
-        }));
-        if let Some(length) = self.stages[stage.index()].lease {
-            let until = now + length;
-            self.jobs[slot].lease_until = until;
-            self.leases[stage.index()].push((until, slot, lease.token));
-            self.note_wake(until);
-        }
-    }
-
-    #[inline]
-    pub(super) fn finish(&mut self, now: Instant, lease: Lease, result: StageResult, out: &mut Vec<Output>) {
+    pub(super) fn finish(&mut self, now: Instant, lease: Lease, result: StageResult, out: &mut impl Sink) {
         let slot = lease.slot;
-        match self.jobs.get(slot) {
-            Some(job) if job.token == lease.token && job.state == JobState::Running => {}
+        let job = match self.jobs.get_mut(slot) {
+            Some(job) if job.token == lease.token && job.state == JobState::Running => job,
             _ => {
                 self.totals.stale += 1;
                 return;
             }
+        };
+        let left = job.leave(now);
+        if result == StageResult::Done && job.stage.index() + 1 == self.stages.len() {
+            // Before the slot goes on, while the job is at hand; what is said of it comes after.
+            let ended = self.jobs.remove(slot, JobOutcome::Done);
+            self.vacate_slot(now, left, true, out);
+            return self.say_end(left.group, ended, out);
         }
-        self.leave_slot(now, slot, result == StageResult::Done, out);
+        self.vacate_slot(now, left, result == StageResult::Done, out);
         if result == StageResult::Failed {
             return self.attempt_failed(now, slot, out);
         }
         let job = &mut self.jobs[slot];
-        if job.stage.index() + 1 == self.stages.len() {
-            return self.end(now, slot, JobOutcome::Done, out);
-        }
         job.stage.0 += 1;
         job.attempts = 0;
         job.stage_deliveries = 0;
@@ -305,42 +277,43 @@ impl Dispatcher {
     }
 
     /// Takes a running job off its slot, which the next waiting job gets at once.
+    fn leave_slot(&mut self, now: Instant, slot: u32, out: &mut impl Sink) {
+        let left = self.jobs[slot].leave(now);
+        self.vacate_slot(now, left, false, out);
+    }
+
+    /// Gives the slot that a job left to the next waiting job.
     #[inline(always)]
-    fn leave_slot(&mut self, now: Instant, slot: u32, completed: bool, out: &mut Vec<Output>) {
-        let job = &mut self.jobs[slot];
-        let held = now.since(job.since).as_nanos();
-        job.served += held;
-        job.state = JobState::Held;
-        job.since = now;
-        let (instance, pool, kind, group_id) = (job.instance, job.pool, job.kind.index(), job.group);
-        if instance == NONE {
+    fn vacate_slot(&mut self, now: Instant, left: Left, completed: bool, out: &mut impl Sink) {
+        let Left { instance: id, pool, group: group_id, kind, prev, next, held } = left;
+        if id.0 == NONE {
             if pool.0 != u16::MAX {
                 self.pools[pool.index()].external_running -= 1;
                 self.fill_external(now, group_id, kind, out);
             }
             return;
         }
-        let (prev, next) = (job.prev, job.next);
-        job.instance = NONE;
-        let id = InstanceId(instance);
+        let on = &mut self.instances[id];
         if prev == NONE {
-            self.instances[id].first_job = next;
+            on.first_job = next;
         } else {
             self.jobs[prev].next = next;
         }
         if next != NONE {
             self.jobs[next].prev = prev;
         }
+        let busy = on.busy[kind];
+        on.busy[kind] = busy - 1;
+        on.busy_ns += held;
         let group = &mut self.groups[group_id.index()];
         group.running[kind] -= 1;
         if completed {
             group.note_service(kind, held);
         }
-        let on = &mut self.instances[id];
-        let busy = on.busy[kind];
-        on.busy[kind] -= 1;
-        on.busy_ns += held;
         match on.state {
+            InstanceState::Ready if group.queues[kind].len == 0 => {
+                self.pools[pool.index()].vacate(on.seat, kind, busy);
+            }
             InstanceState::Ready => match self.next_waiting(now, group_id, kind, out) {
                 Some(next) => self.take_slot(now, next, pool, id, out),
                 None => {
@@ -354,7 +327,7 @@ impl Dispatcher {
     }
 
     /// A call to an external service is over: where there is nothing else, the next waiting job follows it.
-    fn fill_external(&mut self, now: Instant, group_id: GroupId, kind: usize, out: &mut Vec<Output>) {
+    fn fill_external(&mut self, now: Instant, group_id: GroupId, kind: usize, out: &mut impl Sink) {
         if self.only_external_has_room(group_id)
             && let Some(next) = self.next_waiting(now, group_id, kind, out)
         {
@@ -369,7 +342,7 @@ impl Dispatcher {
         now: Instant,
         group_id: GroupId,
         kind: usize,
-        out: &mut Vec<Output>,
+        out: &mut impl Sink,
     ) -> Option<u32> {
         loop {
             let slot = self.groups[group_id.index()].queues[kind].pop(&mut self.jobs)?;
@@ -378,7 +351,7 @@ impl Dispatcher {
             }
             let waited = now.since(self.jobs[slot].since);
             self.jobs[slot].waited += waited.as_nanos();
-            self.end(now, slot, JobOutcome::Expired, out);
+            self.end(slot, JobOutcome::Expired, out);
         }
     }
 
@@ -392,16 +365,17 @@ impl Dispatcher {
     }
 
     /// Fills free slots of a group from its queues.
-    pub(super) fn fill(&mut self, now: Instant, group_id: GroupId, out: &mut Vec<Output>) {
+    pub(super) fn fill(&mut self, now: Instant, group_id: GroupId, out: &mut impl Sink) {
         for kind in 0..crate::model::SLOT_KINDS_MAX {
             'slots: while self.groups[group_id.index()].queues[kind].len > 0 {
                 for index in 0..self.groups[group_id.index()].pools.len() {
                     let pool = self.groups[group_id.index()].pools[index];
-                    if let Some(instance) =
-                        self.pools[pool.index()].choose(kind, self.system.policies.packing)
-                    {
+                    if self.pools[pool.index()].free_slots[kind] > 0 {
                         let Some(slot) = self.next_waiting(now, group_id, kind, out) else { break 'slots };
-                        self.occupy(now, slot, pool, instance, out);
+                        // Ending late jobs frees no slot and takes none.
+                        let instance = self.pools[pool.index()].take(kind, self.packing);
+                        let instance = instance.expect("a pool with free slots has an instance with one");
+                        self.take_slot(now, slot, pool, instance, out);
                         continue 'slots;
                     }
                 }
@@ -411,16 +385,16 @@ impl Dispatcher {
     }
 
     /// Takes running work away from a job and puts it back in front of its queue, or to the dead letters.
-    pub(super) fn requeue(&mut self, now: Instant, slot: u32, out: &mut Vec<Output>) {
+    pub(super) fn requeue(&mut self, now: Instant, slot: u32, out: &mut impl Sink) {
         let job = &self.jobs[slot];
         let lease = Lease { slot, token: job.token };
         let instance = (job.instance != NONE).then_some(InstanceId(job.instance));
-        out.push(Output::Revoked { lease, instance });
-        self.leave_slot(now, slot, false, out);
+        out.emit(Output::Revoked { lease, instance });
+        self.leave_slot(now, slot, out);
         let job = &mut self.jobs[slot];
         job.token = job.token.wrapping_add(1);
         if job.stage_deliveries >= self.stages[job.stage.index()].deliveries_max {
-            return self.end(now, slot, JobOutcome::Failed, out);
+            return self.end(slot, JobOutcome::Failed, out);
         }
         self.totals.retries += 1;
         let (stage, cell) = (self.jobs[slot].stage, self.jobs[slot].cell);
@@ -434,7 +408,7 @@ impl Dispatcher {
             return self.enter_stage(now, slot, out);
         }
         if self.is_past_its_deadline(now, slot) {
-            return self.end(now, slot, JobOutcome::Expired, out);
+            return self.end(slot, JobOutcome::Expired, out);
         }
         let job = &mut self.jobs[slot];
         job.state = JobState::Waiting;
@@ -455,7 +429,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn expire_leases(&mut self, now: Instant, out: &mut Vec<Output>) {
+    pub(super) fn expire_leases(&mut self, now: Instant, out: &mut impl Sink) {
         for stage in 0..self.leases.len() {
             while let Some((_, slot, token)) = self.leases[stage].pop_due(now) {
                 if self.jobs.get(slot).is_some_and(|job| job.token == token && job.state == JobState::Running)
@@ -467,7 +441,7 @@ impl Dispatcher {
     }
 
     /// A lease's first length is over: it was renewed, or the job goes back.
-    pub(super) fn lease_over(&mut self, now: Instant, slot: u32, out: &mut Vec<Output>) {
+    pub(super) fn lease_over(&mut self, now: Instant, slot: u32, out: &mut impl Sink) {
         let (until, token) = (self.jobs[slot].lease_until, self.jobs[slot].token);
         if until > now {
             self.backoffs.push((until, slot, token));
@@ -476,7 +450,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn expire_deadlines(&mut self, now: Instant, out: &mut Vec<Output>) {
+    pub(super) fn expire_deadlines(&mut self, now: Instant, out: &mut impl Sink) {
         for class in 0..self.deadlines.len() {
             while let Some((_, slot, generation)) = self.deadlines[class].pop_due(now) {
                 if self.jobs.live(JobId { slot, generation }).is_some()
@@ -488,7 +462,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn cancel(&mut self, now: Instant, job: JobId, scope: CancelScope, out: &mut Vec<Output>) {
+    pub(super) fn cancel(&mut self, now: Instant, job: JobId, scope: CancelScope, out: &mut impl Sink) {
         let Some(slot) = self.jobs.live(job) else {
             self.totals.stale += 1;
             return;
@@ -499,30 +473,34 @@ impl Dispatcher {
         if self.jobs[slot].state == JobState::Running {
             let lease = Lease { slot, token: self.jobs[slot].token };
             let instance = self.jobs[slot].instance;
-            out.push(Output::Revoked { lease, instance: (instance != NONE).then_some(InstanceId(instance)) });
-            self.leave_slot(now, slot, false, out);
-            self.end(now, slot, JobOutcome::Cancelled, out);
+            out.emit(Output::Revoked { lease, instance: (instance != NONE).then_some(InstanceId(instance)) });
+            self.leave_slot(now, slot, out);
+            self.end(slot, JobOutcome::Cancelled, out);
         } else {
             self.withdraw(now, slot, JobOutcome::Cancelled, out);
         }
     }
 
     /// Ends a job that waits or is held.
-    fn withdraw(&mut self, now: Instant, slot: u32, outcome: JobOutcome, out: &mut Vec<Output>) {
+    fn withdraw(&mut self, now: Instant, slot: u32, outcome: JobOutcome, out: &mut impl Sink) {
         let job = &mut self.jobs[slot];
         job.waited += now.since(job.since).as_nanos();
         if job.state == JobState::Waiting {
             let (group, kind) = (job.group, job.kind);
             self.groups[group.index()].queues[kind.index()].remove(&mut self.jobs, slot);
         }
-        self.end(now, slot, outcome, out);
+        self.end(slot, outcome, out);
+    }
+
+    fn end(&mut self, slot: u32, outcome: JobOutcome, out: &mut impl Sink) {
+        let group = self.jobs[slot].group;
+        let ended = self.jobs.remove(slot, outcome);
+        self.say_end(group, ended, out);
     }
 
     #[inline(always)]
-    fn end(&mut self, _now: Instant, slot: u32, outcome: JobOutcome, out: &mut Vec<Output>) {
-        let id = self.jobs.id(slot);
-        let job = &self.jobs[slot];
-        match outcome {
+    fn say_end(&mut self, group: GroupId, ended: Ended, out: &mut impl Sink) {
+        match ended.outcome {
             JobOutcome::Done => self.totals.done += 1,
             JobOutcome::Failed => self.totals.failed += 1,
             JobOutcome::Expired => self.totals.expired += 1,
@@ -530,27 +508,14 @@ impl Dispatcher {
             JobOutcome::Rejected => self.totals.rejected += 1,
         }
         // Where every stage is outside there is no group.
-        if let Some(group) = self.groups.get_mut(job.group.index()) {
-            if outcome == JobOutcome::Done {
+        if let Some(group) = self.groups.get_mut(group.index()) {
+            if ended.outcome == JobOutcome::Done {
                 group.minute.done += 1;
             } else {
                 group.minute.lost += 1;
             }
         }
-        out.push(Output::Ended(Ended {
-            job: id,
-            tag: job.tag,
-            outcome,
-            class: job.class,
-            region: job.region,
-            cell: job.cell,
-            arrived: job.arrived,
-            waited: Duration::from_nanos(job.waited),
-            served: Duration::from_nanos(job.served),
-            deliveries: job.deliveries,
-            quality: job.quality,
-        }));
-        self.jobs.remove(slot);
+        out.emit(Output::Ended(ended));
     }
 
     /// The level of quality at which a job that starts now would be served, for tools.

@@ -15,13 +15,20 @@ impl FreeSet {
     pub(super) fn insert(&mut self, member: u32) {
         debug_assert!(member < Self::CAPACITY);
         let (word, middle) = ((member >> 6) as usize, (member >> 12) as usize);
-        if word >= self.words.len() {
-            self.words.resize(word + 1, 0);
-            self.middle.resize(middle + 1, 0);
+        match self.words.get_mut(word) {
+            Some(bits) => *bits |= 1 << (member & 63),
+            None => return self.insert_beyond(member),
         }
-        self.words[word] |= 1 << (member & 63);
         self.middle[middle] |= 1 << (word & 63);
         self.top |= 1 << middle;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn insert_beyond(&mut self, member: u32) {
+        self.words.resize((member >> 6) as usize + 1, 0);
+        self.middle.resize((member >> 12) as usize + 1, 0);
+        self.insert(member);
     }
 
     #[inline]
@@ -35,6 +42,32 @@ impl FreeSet {
                 self.top &= !(1 << middle);
             }
         }
+    }
+
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.top == 0
+    }
+
+    /// Takes out the least member.
+    #[inline(always)]
+    pub(super) fn take_first(&mut self) -> Option<u32> {
+        if self.top == 0 {
+            return None;
+        }
+        let middle = self.top.trailing_zeros();
+        let middle_bits = &mut self.middle[middle as usize];
+        let word = (middle << 6) | middle_bits.trailing_zeros();
+        let bits = &mut self.words[word as usize];
+        let member = (word << 6) | bits.trailing_zeros();
+        *bits &= *bits - 1;
+        if *bits == 0 {
+            *middle_bits &= *middle_bits - 1;
+            if *middle_bits == 0 {
+                self.top &= self.top - 1;
+            }
+        }
+        Some(member)
     }
 
     /// The least member.
@@ -73,6 +106,10 @@ mod tests {
             }
             assert_eq!(fast.first(), slow.first().copied());
             assert_eq!(fast.contains(member), slow.contains(&member));
+            if step % 7 == 0 {
+                assert_eq!(fast.take_first(), slow.pop_first());
+            }
+            assert_eq!(fast.is_empty(), slow.is_empty());
         }
     }
 }

@@ -138,3 +138,19 @@ pub enum Output {
     /// A minute of a group is over.
     Minute(Box<MinuteRow>),
 }
+
+/// Takes what the dispatcher says, in order.
+///
+/// A driver may keep outputs and perform them later (`Vec<Output>` does), or perform each at once; what it has to say
+/// in return it says by its next [`super::Dispatcher::handle_input`], never from within.
+pub trait Sink {
+    /// Takes one output.
+    fn emit(&mut self, output: Output);
+}
+
+impl Sink for Vec<Output> {
+    #[inline]
+    fn emit(&mut self, output: Output) {
+        self.push(output);
+    }
+}

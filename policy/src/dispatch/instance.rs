@@ -188,28 +188,23 @@ impl PoolState {
         }
     }
 
-    /// The instance that takes the next job.
-    #[inline]
-    pub(super) fn choose(&self, kind: usize, packing: Packing) -> Option<InstanceId> {
+    /// Takes one free slot of the instance whose turn it is.
+    #[inline(always)]
+    pub(super) fn take(&mut self, kind: usize, packing: Packing) -> Option<InstanceId> {
         if self.free_slots[kind] == 0 {
             return None;
         }
-        let seat = match packing {
-            Packing::Pack => self.free[kind].iter().find_map(FreeSet::first),
-            Packing::Spread => self.free[kind].iter().rev().find_map(FreeSet::first),
+        let levels = &mut self.free[kind];
+        let level = match packing {
+            Packing::Pack => levels.iter().position(|set| !set.is_empty())?,
+            Packing::Spread => levels.iter().rposition(|set| !set.is_empty())?,
         };
-        seat.map(|seat| self.seated[seat as usize])
-    }
-
-    /// Notes that one more slot of a ready instance is busy; `busy` is the count before.
-    #[inline]
-    pub(super) fn occupy(&mut self, seat: u32, kind: usize, busy: u16) {
-        let free = (self.slots[kind] - busy) as usize;
-        self.free[kind][free - 1].remove(seat);
-        if free > 1 {
-            self.free[kind][free - 2].insert(seat);
+        let seat = levels[level].take_first()?;
+        if level > 0 {
+            levels[level - 1].insert(seat);
         }
         self.free_slots[kind] -= 1;
+        Some(self.seated[seat as usize])
     }
 
     /// Notes that one slot of a ready instance is free again; `busy` is the count before.

@@ -1,7 +1,11 @@
 //! The table of jobs: a slab of slots, each used again and again.
 
-use crate::model::{ClassId, GroupId, JobId, KindId, PoolId, QualityId, RegionId, StageId};
-use crate::units::Instant;
+use super::{Ended, Started};
+use crate::model::{
+    ClassId, GroupId, InstanceId, JobId, KindId, Lease, PoolId, QualityId, RegionId, StageId,
+};
+use crate::records::JobOutcome;
+use crate::units::{Duration, Instant};
 
 /// No slot, instance or pool.
 pub(super) const NONE: u32 = u32::MAX;
@@ -19,7 +23,21 @@ pub(super) enum JobState {
     Running,
 }
 
+/// What is known of a job when it arrives.
+pub(super) struct NewJob {
+    pub(super) tag: u64,
+    pub(super) class: ClassId,
+    pub(super) region: RegionId,
+    pub(super) cell: RegionId,
+    /// 0..=7, 0 first.
+    pub(super) priority: u8,
+    pub(super) arrived: Instant,
+    pub(super) deadline: Instant,
+}
+
+/// Two cache lines; an index becomes an address by a shift.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(super) struct Job {
     pub(super) tag: u64,
     pub(super) arrived: Instant,
@@ -55,6 +73,77 @@ pub(super) struct Job {
     pub(super) was_served: bool,
 }
 
+/// Where a job was that left its slot.
+#[derive(Clone, Copy)]
+pub(super) struct Left {
+    /// [`NONE`] for a job that had none.
+    pub(super) instance: InstanceId,
+    pub(super) pool: PoolId,
+    pub(super) group: GroupId,
+    pub(super) kind: usize,
+    /// Neighbours on the instance.
+    pub(super) prev: u32,
+    pub(super) next: u32,
+    /// Nanoseconds.
+    pub(super) held: u64,
+}
+
+impl Job {
+    /// Ends the lease: the job is held, and on no slot.
+    #[inline(always)]
+    pub(super) fn leave(&mut self, now: Instant) -> Left {
+        let held = now.since(self.since).as_nanos();
+        self.served += held;
+        self.state = JobState::Held;
+        self.since = now;
+        Left {
+            instance: InstanceId(std::mem::replace(&mut self.instance, NONE)),
+            pool: self.pool,
+            group: self.group,
+            kind: self.kind.index(),
+            prev: self.prev,
+            next: self.next,
+            held,
+        }
+    }
+
+    /// Gives a new lease, and says so.
+    #[inline(always)]
+    pub(super) fn start(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        pool: Option<PoolId>,
+        instance: Option<InstanceId>,
+        busy: u16,
+    ) -> Started {
+        // A held job's pause was counted when it ended.
+        let waited = if self.state == JobState::Waiting { now.since(self.since) } else { Duration::ZERO };
+        self.waited += waited.as_nanos();
+        self.state = JobState::Running;
+        self.since = now;
+        self.token = self.token.wrapping_add(1);
+        self.instance = instance.map_or(NONE, |id| id.0);
+        self.pool = pool.unwrap_or(PoolId(u16::MAX));
+        self.deliveries = self.deliveries.saturating_add(1);
+        self.stage_deliveries = self.stage_deliveries.saturating_add(1);
+        // Stages outside (the client's own upload) are not yet service: patience still runs.
+        self.was_served |= pool.is_some();
+        Started {
+            lease: Lease { slot, token: self.token },
+            tag: self.tag,
+            stage: self.stage,
+            instance,
+            pool,
+            cell: self.cell,
+            quality: self.quality,
+            busy,
+            delivery: self.stage_deliveries,
+            waited,
+        }
+    }
+}
+
 /// The slab.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
@@ -63,12 +152,13 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    pub(super) fn insert(&mut self, tag: u64, class: ClassId, region: RegionId, now: Instant) -> u32 {
+    #[inline(always)]
+    pub(super) fn insert(&mut self, new: NewJob) -> u32 {
         let fresh = |generation, token| Job {
-            tag,
-            arrived: now,
-            since: now,
-            deadline: Instant::NEVER,
+            tag: new.tag,
+            arrived: new.arrived,
+            since: new.arrived,
+            deadline: new.deadline,
             lease_until: Instant::NEVER,
             waited: 0,
             served: 0,
@@ -77,9 +167,9 @@ impl Jobs {
             prev: NONE,
             next: NONE,
             instance: NONE,
-            class,
-            region,
-            cell: region,
+            class: new.class,
+            region: new.region,
+            cell: new.cell,
             group: GroupId(0),
             pool: PoolId(u16::MAX),
             stage: StageId(0),
@@ -88,7 +178,7 @@ impl Jobs {
             attempts: 0,
             stage_deliveries: 0,
             deliveries: 0,
-            priority: 0,
+            priority: new.priority,
             state: JobState::Held,
             was_served: false,
         };
@@ -101,11 +191,27 @@ impl Jobs {
         u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 jobs are in the system at once")
     }
 
-    pub(super) fn remove(&mut self, slot: u32) {
+    /// Frees a slot and says what became of its job.
+    #[inline(always)]
+    pub(super) fn remove(&mut self, slot: u32, outcome: JobOutcome) -> Ended {
         let job = &mut self.slots[slot as usize];
+        let id = JobId { slot, generation: job.generation };
         job.state = JobState::Free;
         job.generation = job.generation.wrapping_add(1);
         self.free.push(slot);
+        Ended {
+            job: id,
+            tag: job.tag,
+            outcome,
+            class: job.class,
+            region: job.region,
+            cell: job.cell,
+            arrived: job.arrived,
+            waited: Duration::from_nanos(job.waited),
+            served: Duration::from_nanos(job.served),
+            deliveries: job.deliveries,
+            quality: job.quality,
+        }
     }
 
     #[inline(always)]
@@ -133,6 +239,11 @@ impl Jobs {
 
     pub(super) fn get(&self, slot: u32) -> Option<&Job> {
         self.slots.get(slot as usize)
+    }
+
+    #[inline(always)]
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Job> {
+        self.slots.get_mut(slot as usize)
     }
 }
 

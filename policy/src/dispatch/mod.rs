@@ -23,14 +23,14 @@ mod queue;
 mod timer;
 
 pub use check::Violation;
-pub use input::{CancelScope, Ended, Input, Output, Rejection, StageResult, Started};
+pub use input::{CancelScope, Ended, Input, Output, Rejection, Sink, StageResult, Started};
 pub use instance::InstanceState;
 
 use crate::model::{
-    ClassId, GroupId, JobId, KindId, Lease, Place, PoolId, RegionId, StageId, System, SystemError,
+    ClassId, GroupId, JobClass, JobId, KindId, Lease, Place, PoolId, RegionId, StageId, System, SystemError,
 };
 use crate::policies::scaling::GroupContext;
-use crate::policies::{Routing, RoutingTable};
+use crate::policies::{Packing, Retry, Routing, RoutingTable};
 use crate::units::random::Stream;
 use crate::units::{Duration, Instant};
 use group::{Group, MinuteCounts, TickCounts};
@@ -81,10 +81,21 @@ struct StageRow {
     remaining: Duration,
 }
 
+/// A class as the hot path needs it.
+#[derive(Clone, Copy, Debug)]
+struct ClassRow {
+    /// 0..=7, 0 first.
+    priority: u8,
+    /// [`Duration::MAX`] for none.
+    deadline: Duration,
+    expires: bool,
+}
+
 /// The state machine that the simulator and the live control plane both drive.
 pub struct Dispatcher {
     system: System,
     stages: Vec<StageRow>,
+    classes: Vec<ClassRow>,
     jobs: Jobs,
     instances: Instances,
     pools: Vec<PoolState>,
@@ -109,6 +120,11 @@ pub struct Dispatcher {
     totals: Totals,
     /// Whether admission must look at deadlines at all.
     sheds: bool,
+    /// Whether any new job can be turned away.
+    may_refuse: bool,
+    /// Whether new jobs may be held back before their first attempt.
+    delays_execution: bool,
+    packing: Packing,
     /// The first stage that needs a slot; admission is decided there.
     first_slot_stage: Option<StageId>,
 }
@@ -126,7 +142,7 @@ impl Dispatcher {
     ///
     /// # Errors
     /// [`SystemError`] when the system cannot run.
-    pub fn new(system: System, chance: Stream, out: &mut Vec<Output>) -> Result<Self, SystemError> {
+    pub fn new(system: System, chance: Stream, out: &mut impl Sink) -> Result<Self, SystemError> {
         system.check()?;
         let regional = system.policies.routing.is_regional();
         let cells = if regional { system.regions.len() } else { 1 };
@@ -143,8 +159,14 @@ impl Dispatcher {
             });
         }
         stages.reverse();
+        let class_row = |class: &JobClass| ClassRow {
+            priority: class.priority.min(7),
+            deadline: class.deadline.unwrap_or(Duration::MAX),
+            expires: class.expires && class.deadline.is_some(),
+        };
         let mut dispatcher = Self {
             stages,
+            classes: system.classes.iter().map(class_row).collect(),
             jobs: Jobs::default(),
             instances: Instances::default(),
             pools: Vec::new(),
@@ -165,6 +187,12 @@ impl Dispatcher {
             chance,
             totals: Totals::default(),
             sheds: system.policies.admission.shedding.is_some(),
+            may_refuse: system.policies.admission.shedding.is_some() || system.queue_per_slot_max.is_some(),
+            delays_execution: matches!(
+                system.policies.retry,
+                Retry::Backoff { execution_delay: Some(_), .. }
+            ),
+            packing: system.policies.packing,
             first_slot_stage: system
                 .stages
                 .iter()
@@ -186,8 +214,8 @@ impl Dispatcher {
     /// Changes the state by one input at `now`, appending what follows from it to `out`.
     ///
     /// `now` must never fall from call to call.
-    #[inline]
-    pub fn handle_input(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
+    #[inline(always)]
+    pub fn handle_input(&mut self, now: Instant, input: Input, out: &mut impl Sink) {
         match input {
             Input::JobArrived { tag, class, region } => self.arrive(now, tag, class, region, out),
             Input::StageFinished { lease, result } => self.finish(now, lease, result, out),
@@ -264,11 +292,11 @@ impl Dispatcher {
     }
 
     /// Ends the run at `now`: every instance that is still held is billed as far as this. Call it once, last.
-    pub fn close(&mut self, now: Instant, out: &mut Vec<Output>) {
+    pub fn close(&mut self, now: Instant, out: &mut impl Sink) {
         let held: Vec<_> = self.instances.iter().map(|(id, _)| id).collect();
         for id in held {
             if self.instances.state(id) != InstanceState::Terminating {
-                out.push(Output::InstanceEnded(Box::new(self.life(
+                out.emit(Output::InstanceEnded(Box::new(self.life(
                     id,
                     now,
                     crate::records::InstanceEnd::RunEnded,
@@ -437,7 +465,7 @@ impl Dispatcher {
         self.wake = wake;
     }
 
-    fn time_reached(&mut self, now: Instant, out: &mut Vec<Output>) {
+    fn time_reached(&mut self, now: Instant, out: &mut impl Sink) {
         self.expire_leases(now, out);
         self.expire_deadlines(now, out);
         while let Some((_, slot, token)) = self.backoffs.pop_due(now) {

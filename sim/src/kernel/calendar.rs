@@ -144,21 +144,27 @@ impl<P: Copy> Calendar<P> {
     }
 
     /// Time and class of the next event.
-    #[inline]
+    #[inline(always)]
     pub fn peek(&mut self) -> Option<(u64, EventClass)> {
+        if self.crowd.is_empty()
+            && let Some(first) = self.today.last()
+        {
+            return Some((first.at, class_of(first.order)));
+        }
         let next = self.next_entry()?;
         Some((next.at, class_of(next.order)))
     }
 
     /// Takes the next event.
-    #[inline]
+    #[inline(always)]
     pub fn pop(&mut self) -> Option<(u64, P)> {
-        let next = self.next_entry()?;
-        if self.is_in_crowd(next) {
-            self.crowd.pop();
+        let next = if self.crowd.is_empty()
+            && let Some(first) = self.today.pop()
+        {
+            first
         } else {
-            self.today.pop();
-        }
+            self.take_entry()?
+        };
         self.pops += 1;
         if self.pops - self.tuned_pops >= TUNE_EVERY {
             self.tune(next.at);
@@ -166,7 +172,20 @@ impl<P: Copy> Calendar<P> {
         Some((next.at, next.payload))
     }
 
-    #[inline(always)]
+    /// Takes the next event where today has none or is crowded.
+    #[inline(never)]
+    fn take_entry(&mut self) -> Option<Entry<P>> {
+        let next = self.next_entry()?;
+        if self.crowd.is_empty() || self.today.last().is_some_and(|first| first.order == next.order) {
+            self.today.pop();
+        } else {
+            self.crowd.pop();
+        }
+        Some(next)
+    }
+
+    /// The next event; moves on to the day that has it.
+    #[inline(never)]
     fn next_entry(&mut self) -> Option<Entry<P>> {
         loop {
             match (self.today.last(), self.crowd.peek()) {
@@ -184,38 +203,41 @@ impl<P: Copy> Calendar<P> {
     }
 
     #[inline(always)]
-    fn is_in_crowd(&self, entry: Entry<P>) -> bool {
-        !self.crowd.is_empty() && self.today.last().is_none_or(|first| first.order != entry.order)
-    }
-
-    #[inline(always)]
     fn insert_today(&mut self, entry: Entry<P>) {
-        if self.today.len() == TODAY_MAX {
+        let len = self.today.len();
+        if len == TODAY_MAX {
             return self.crowd.push(Reverse(entry));
         }
-        let mut at = self.today.len();
-        self.today.push(entry);
-        while at > 0 && self.today[at - 1] < entry {
-            self.today[at] = self.today[at - 1];
-            at -= 1;
+        let mut at = len;
+        // SAFETY: `new` and `rebuild` leave room for TODAY_MAX entries, so there is a place behind the last; the loop
+        // moves each later-served entry up by one, and every place up to `len` holds a value before the length says so.
+        unsafe {
+            let today = self.today.as_mut_ptr();
+            while at > 0 && *today.add(at - 1) < entry {
+                today.add(at).write(*today.add(at - 1));
+                at -= 1;
+            }
+            today.add(at).write(entry);
+            self.today.set_len(len + 1);
         }
-        self.today[at] = entry;
     }
 
     #[inline]
     fn file(&mut self, entry: Entry<P>) {
         let bucket = (entry.at >> self.shift) as usize & (self.heads.len() - 1);
-        let node = Node { entry, next: self.heads[bucket] };
-        let index = if self.vacant == NONE {
+        // SAFETY: the number of buckets is a power of two, so the mask keeps `bucket` below it.
+        let head = unsafe { self.heads.get_unchecked_mut(bucket) };
+        let node = Node { entry, next: *head };
+        *head = self.vacant;
+        if self.vacant == NONE {
+            *head = self.nodes.len() as u32;
             self.nodes.push(node);
-            (self.nodes.len() - 1) as u32
         } else {
-            let index = self.vacant;
-            self.vacant = self.nodes[index as usize].next;
-            self.nodes[index as usize] = node;
-            index
-        };
-        self.heads[bucket] = index;
+            // SAFETY: `vacant` names a node that was pushed, and nodes are never taken away one by one.
+            let place = unsafe { self.nodes.get_unchecked_mut(self.vacant as usize) };
+            self.vacant = place.next;
+            *place = node;
+        }
         self.later += 1;
     }
 
@@ -231,7 +253,8 @@ impl<P: Copy> Calendar<P> {
             self.day += 1;
             self.looked += 1;
             let bucket = self.day as usize & mask;
-            if self.heads[bucket] != NONE && self.take_day(bucket) {
+            // SAFETY: the number of buckets is a power of two, so the mask keeps `bucket` below it.
+            if unsafe { *self.heads.get_unchecked(bucket) } != NONE && self.take_day(bucket) {
                 return true;
             }
             empty += 1;
@@ -251,18 +274,20 @@ impl<P: Copy> Calendar<P> {
         let mut kept = NONE;
         let mut any = false;
         while index != NONE {
-            let node = self.nodes[index as usize];
-            if node.entry.at >> self.shift == self.day {
-                self.insert_today(node.entry);
-                self.nodes[index as usize].next = self.vacant;
+            // SAFETY: heads and links are NONE or name a node that was pushed; see `file`.
+            let node = unsafe { self.nodes.get_unchecked_mut(index as usize) };
+            let (entry, next) = (node.entry, node.next);
+            if entry.at >> self.shift == self.day {
+                node.next = self.vacant;
                 self.vacant = index;
+                self.insert_today(entry);
                 self.later -= 1;
                 any = true;
             } else {
-                self.nodes[index as usize].next = kept;
+                node.next = kept;
                 kept = index;
             }
-            index = node.next;
+            index = next;
         }
         self.heads[bucket] = kept;
         any

@@ -166,7 +166,7 @@ impl<'a> Recurrence<'a> {
             let waits = &self.waits.measured;
             let stats = &mut self.outcome.stages[stage];
             stats.wait.record_all(waits);
-            stats.wait_batches.record_all(waits.iter().map(|wait| *wait as f64 * 1e-9));
+            stats.wait_batches.record_all(waits);
             std::mem::swap(&mut self.visits, &mut self.leaving);
         }
         self.end();
@@ -198,11 +198,11 @@ impl<'a> Recurrence<'a> {
         outcome.jobs.done += self.lengths.len() as u64;
         outcome.jobs.on_time += self.lengths.iter().map(|length| u64::from(*length <= deadline)).sum::<u64>();
         outcome.latency.record_all(&self.lengths);
-        outcome.latency_batches.record_all(self.lengths.iter().map(|length| *length as f64 * 1e-9));
+        outcome.latency_batches.record_all(&self.lengths);
         if self.scenario.windows.is_empty() {
             return;
         }
-        let marks = Marks { windows: &self.scenario.windows, warmup: self.warmup, deadline };
+        let marks = Marks { windows: &self.scenario.windows, deadline };
         for &Visit { at, slot } in &self.visits {
             let arrived = self.records.row(slot)[0];
             self.outcome.note_end_in_windows(marks, arrived, JobOutcome::Done, Some(at - arrived));

@@ -6,20 +6,13 @@ use policy::records::{JobOutcome, JobRow};
 use policy::units::Instant;
 use policy::units::random::{Stream, mix};
 
-use super::{Event, Keep, REASKED, Replication};
+use super::world::World;
+use super::{Event, Keep, REASKED};
 use crate::kernel::EventClass;
 use crate::outcome::Marks;
 use crate::world::Reasking;
 
-impl Replication<'_> {
-    #[inline]
-    pub(super) fn arrive(&mut self) {
-        let Some(arrival) = self.arrivals.take() else { return };
-        let tag = self.next_tag;
-        self.next_tag += 1;
-        self.count_arrival();
-        self.feed(Input::JobArrived { tag, class: arrival.class, region: arrival.region });
-    }
+impl World<'_> {
     #[inline]
     pub(super) fn count_arrival(&mut self) {
         self.outcome.note_arrival(&self.scenario.windows, self.now, self.warmup);
@@ -64,7 +57,7 @@ impl Replication<'_> {
         let mut latency = self.now - arrived;
         let done = ended.outcome == JobOutcome::Done;
         let regions = self.scenario.system.regions.len();
-        if self.dispatcher.is_regional() {
+        if self.is_regional {
             latency += self.network_ns[ended.region.index() * regions + ended.cell.index()];
             if ended.region != ended.cell {
                 self.outcome.served_away += u64::from(done);
@@ -84,10 +77,21 @@ impl Replication<'_> {
         }
     }
 
+    /// Counts the end of a job that arrived at `arrived`; `latency` is that of a done one, nanoseconds.
     #[inline]
     pub(super) fn count_end(&mut self, arrived: u64, outcome: JobOutcome, latency: Option<u64>) {
-        let marks = Marks { windows: &self.scenario.windows, warmup: self.warmup, deadline: self.deadline };
-        self.outcome.note_end(marks, arrived, outcome, latency);
+        if arrived >= self.warmup {
+            let on_time = latency.is_some_and(|latency| latency <= self.deadline);
+            self.outcome.jobs.count(outcome, on_time);
+            if let Some(latency) = latency {
+                self.tapes.note_latency(&mut self.outcome, latency);
+            }
+        }
+        if !self.scenario.windows.is_empty() {
+            let windows = &self.scenario.windows;
+            let marks = Marks { windows, deadline: self.deadline };
+            self.outcome.note_end_in_windows(marks, arrived, outcome, latency);
+        }
     }
 
     pub(super) fn keep_row(&mut self, ended: &Ended) {
@@ -131,12 +135,13 @@ impl Replication<'_> {
         self.calendar.push(at, EventClass::Market, Event::Reask { client });
     }
 
-    pub(super) fn ask_again(&mut self, client: u32) {
+    /// The input of a client that asks again.
+    pub(super) fn ask_again(&mut self, client: u32) -> Input {
         let Reasking { tag, class, region, asked } = self.reasks.remove(client);
         self.outcome.asked_again += 1;
         self.count_arrival();
         let number = mix(tag ^ u64::from(asked)) & ((1 << 56) - 1);
         let tag = REASKED | u64::from(asked & 0x7F) << 56 | number;
-        self.input_now(Input::JobArrived { tag, class, region });
+        Input::JobArrived { tag, class, region }
     }
 }

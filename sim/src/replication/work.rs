@@ -1,28 +1,42 @@
 //! Work on slots: steps begin and end, spans pass their marks, stages finish or are revoked.
 
 use policy::dispatch::{Input, StageResult, Started};
-use policy::model::{Lease, PoolId, RegionId};
+use policy::model::{Lease, PoolId};
 use policy::units::Duration;
 use policy::units::random::mix;
 
-use super::{Event, PROBE_WINDOW_NS, Replication, decay};
+use super::Event;
+use super::world::World;
 use crate::kernel::EventClass;
 use crate::world::WorkKind;
 
-impl Replication<'_> {
-    #[inline]
+/// A stage of a job that is finished, well or not.
+#[derive(Clone, Copy)]
+pub(super) struct Finished {
+    pub(super) lease: Lease,
+    pub(super) result: StageResult,
+}
+
+impl From<Finished> for Input {
+    #[inline(always)]
+    fn from(Finished { lease, result }: Finished) -> Self {
+        Self::StageFinished { lease, result }
+    }
+}
+
+impl World<'_> {
+    #[inline(always)]
     pub(super) fn started(&mut self, started: &Started) {
         let slot = started.lease.slot;
         let stage = started.stage.index();
-        let stats = &mut self.outcome.stages[stage];
         let progress = &mut self.pipeline.progress[slot as usize];
         if progress.measured {
-            stats.wait.record(started.waited.as_nanos());
-            stats.wait_batches.record(started.waited.as_secs_f64());
+            self.tapes.note_wait(&mut self.outcome, stage, started.waited.as_nanos());
         }
-        stats.retries += u64::from(started.delivery > 1);
         if started.delivery == 1 {
             progress.saved_step = u16::MAX;
+        } else {
+            self.outcome.stages[stage].retries += 1;
         }
         progress.token = started.lease.token;
         progress.stage = stage as u16;
@@ -33,9 +47,36 @@ impl Replication<'_> {
         if let (Some(pool), None) = (started.pool, started.instance) {
             return self.call_external(slot, pool, started);
         }
-        self.pipeline.progress[slot as usize].factor = self.time_factor(started) as f32;
-        self.begin_step(slot);
+        let row = &self.pipeline.stages[stage];
+        if let Some(draw) = row.single {
+            let time = self.pipeline.draw(slot, draw);
+            if time > 0 {
+                self.pipeline.progress[slot as usize].step = u16::MAX;
+                let event = Event::StepDone { slot, token: started.lease.token };
+                return self.calendar.push(self.now.saturating_add(time), EventClass::Completion, event);
+            }
+        }
+        let factor = if row.is_plain { 1.0 } else { self.time_factor(started) };
+        self.pipeline.progress[slot as usize].factor = factor as f32;
+        if let Some(finished) = self.begin_step(slot) {
+            self.answers.push(finished.into());
+        }
     }
+
+    /// A step is over, unless its work was revoked: on to the next, or the stage is finished.
+    #[inline(always)]
+    pub(super) fn step_done(&mut self, slot: u32, token: u32) -> Option<Finished> {
+        let progress = &self.pipeline.progress[slot as usize];
+        if progress.token != token {
+            return None;
+        }
+        if progress.step == u16::MAX {
+            return Some(self.finish_stage(slot));
+        }
+        self.end_step(slot);
+        self.begin_step(slot)
+    }
+
     /// How much longer than the reference compute steps take: instance type, quality, neighbours, probes.
     #[inline]
     pub(super) fn time_factor(&self, started: &Started) -> f64 {
@@ -67,15 +108,15 @@ impl Replication<'_> {
         self.calendar.push(self.now.saturating_add(time), EventClass::Completion, event);
     }
 
-    /// Begins the present step, and those after it that take no time.
+    /// Begins the present step, and those after it that take no time; says when that finished the stage.
     #[inline]
-    pub(super) fn begin_step(&mut self, slot: u32) {
+    pub(super) fn begin_step(&mut self, slot: u32) -> Option<Finished> {
         loop {
             let progress = &self.pipeline.progress[slot as usize];
             let token = progress.token;
             let stage = &self.pipeline.stages[progress.stage as usize];
             let Some(step) = stage.steps.get(progress.step as usize) else {
-                return self.finish_stage(slot);
+                return Some(self.finish_stage(slot));
             };
             let mut time = match step.draw {
                 Some(draw) => self.pipeline.draw(slot, draw),
@@ -109,7 +150,7 @@ impl Replication<'_> {
             if time > 0 {
                 let event = Event::StepDone { slot, token };
                 self.calendar.push(self.now.saturating_add(time), EventClass::Completion, event);
-                return;
+                return None;
             }
             self.end_step(slot);
         }
@@ -124,7 +165,7 @@ impl Replication<'_> {
         match step.kind {
             WorkKind::Compute => progress.compute_ns += took,
             WorkKind::Transfer { stat, .. } if progress.measured => {
-                self.outcome.transfers[stat as usize].2.record(took);
+                self.tapes.note_transfer(&mut self.outcome, stat as usize, took);
             }
             WorkKind::Transfer { .. } | WorkKind::Wait => {}
         }
@@ -162,7 +203,8 @@ impl Replication<'_> {
         }
     }
 
-    pub(super) fn finish_stage(&mut self, slot: u32) {
+    #[inline(always)]
+    fn finish_stage(&mut self, slot: u32) -> Finished {
         let progress = &self.pipeline.progress[slot as usize];
         let failure = self.pipeline.stages[progress.stage as usize].failure;
         let mut result = StageResult::Done;
@@ -173,10 +215,11 @@ impl Replication<'_> {
             }
         }
         if progress.measured && result == StageResult::Done {
-            self.outcome.stages[progress.stage as usize].service.record(self.now - progress.started);
+            let took = self.now - progress.started;
+            self.tapes.note_service(&mut self.outcome, progress.stage as usize, took);
         }
         let lease = Lease { slot, token: progress.token };
-        self.input_now(Input::StageFinished { lease, result });
+        Finished { lease, result }
     }
 
     /// Work stops; what a checkpoint saved is kept for the next attempt.
@@ -199,20 +242,5 @@ impl Replication<'_> {
             progress.saved_ns = before + saved;
         }
         progress.token = lease.token.wrapping_sub(1);
-    }
-
-    pub(super) fn probe_refused(&mut self, cell: RegionId) {
-        let now = self.now;
-        let rate = &mut self.probes[cell.index()];
-        rate.weight = rate.weight * decay(now - rate.at) + 1.0;
-        rate.at = now;
-    }
-
-    /// Share of a region's slot-time that refused probes cost.
-    pub(super) fn probe_load(&self, cell: RegionId, cost: Duration) -> f64 {
-        let rate = &self.probes[cell.index()];
-        let per_ns = rate.weight * decay(self.now - rate.at) / PROBE_WINDOW_NS;
-        let slots = self.dispatcher.ready_slots(cell).max(1);
-        per_ns * cost.as_nanos() as f64 / f64::from(slots)
     }
 }

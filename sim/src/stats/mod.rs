@@ -10,6 +10,7 @@ pub mod interval;
 pub mod moments;
 pub mod reservoir;
 pub mod select;
+mod tape;
 pub mod warmup;
 
 pub use batch::BatchMeans;
@@ -19,6 +20,7 @@ pub use interval::{Confidence, Interval};
 pub use moments::Moments;
 pub use reservoir::Reservoir;
 pub use select::{Goal, Promise, Selection};
+pub(crate) use tape::Tape;
 pub use warmup::{Truncation, moving_average, mser, mser5};
 
 /// A statistic that cannot be computed from what was given.

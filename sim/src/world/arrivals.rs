@@ -10,7 +10,7 @@ use scenarios::scenario::{Arrivals, Decay, Generator, Law, Scenario, Shape, Sour
 use scenarios::trace::{self, ArrivalPlan, AtEnd, RandomSource, Trace, TraceError};
 
 use crate::inputs::Inputs;
-use crate::kernel::Sampler;
+use crate::kernel::{BLOCK, Sampler};
 
 /// Steps into which a changing rate is cut; it is taken as constant within one.
 const RATE_STEPS: u64 = 200_000;
@@ -48,8 +48,11 @@ enum Times {
 }
 
 struct Feed {
-    times: Times,
-    next: u64,
+    source: Times,
+    /// Times of the next arrivals, ascending; `u64::MAX` past the last one.
+    times: [u64; BLOCK],
+    /// Place of the next arrival in `times`.
+    at: usize,
     class: ClassId,
     /// Cumulative shares by region; empty when all clients are in `region`.
     shares: Vec<f64>,
@@ -99,8 +102,9 @@ impl ArrivalFeed {
                 .collect();
             let only = source.region_share.iter().position(|share| *share >= 1.0 - 1e-12);
             feeds.push(Feed {
-                times,
-                next: 0,
+                source: times,
+                times: [u64::MAX; BLOCK],
+                at: 0,
                 class: source.class,
                 region: RegionId(only.unwrap_or(0) as u16),
                 shares: if only.is_some() { Vec::new() } else { shares },
@@ -109,7 +113,7 @@ impl ArrivalFeed {
             });
         }
         for feed in &mut feeds {
-            feed.advance();
+            feed.refill();
         }
         let mut merged = Self { feeds, first: 0, next_at: u64::MAX };
         merged.find_first();
@@ -117,35 +121,27 @@ impl ArrivalFeed {
     }
 
     /// Takes the next arrival.
-    #[inline]
+    #[inline(always)]
     pub fn take(&mut self) -> Option<Arrival> {
         if self.next_at == u64::MAX {
             return None;
         }
+        let at = self.next_at;
         let feed = &mut self.feeds[self.first];
-        let arrival = Arrival { at: feed.next, class: feed.class, region: feed.region() };
+        let (class, region) = (feed.class, feed.region());
         feed.advance();
-        if self.feeds.len() == 1 {
-            self.next_at = self.feeds[0].next;
-        } else {
+        self.next_at = feed.next();
+        if self.feeds.len() > 1 {
             self.find_first();
         }
-        Some(arrival)
+        Some(Arrival { at, class, region })
     }
 
     /// Takes the next arrivals' times, as many as `times` holds or are left; returns how many.
     pub fn take_times(&mut self, times: &mut [u64]) -> usize {
         if let [feed] = self.feeds.as_mut_slice() {
-            let mut taken = 0;
-            for time in times {
-                if feed.next == u64::MAX {
-                    break;
-                }
-                *time = feed.next;
-                taken += 1;
-                feed.advance();
-            }
-            self.next_at = feed.next;
+            let taken = feed.take_times(times);
+            self.next_at = feed.next();
             return taken;
         }
         for (taken, time) in times.iter_mut().enumerate() {
@@ -158,25 +154,60 @@ impl ArrivalFeed {
     }
 
     fn find_first(&mut self) {
-        let first = self.feeds.iter().enumerate().min_by_key(|(_, feed)| feed.next);
-        (self.first, self.next_at) = first.map_or((0, u64::MAX), |(index, feed)| (index, feed.next));
+        let first = self.feeds.iter().enumerate().min_by_key(|(_, feed)| feed.next());
+        (self.first, self.next_at) = first.map_or((0, u64::MAX), |(index, feed)| (index, feed.next()));
     }
 }
 
 impl Feed {
-    #[inline]
-    fn advance(&mut self) {
-        self.next = match &mut self.times {
-            Times::Curve(curve) => curve.next(),
-            Times::Trace(player) => player.next().map_or(u64::MAX, |arrival| arrival.at_ns),
-        };
+    #[inline(always)]
+    fn next(&self) -> u64 {
+        self.times[self.at % BLOCK]
     }
 
-    #[inline]
-    fn region(&mut self) -> RegionId {
-        if self.shares.is_empty() {
-            return self.region;
+    #[inline(always)]
+    fn advance(&mut self) {
+        self.at += 1;
+        if self.at == BLOCK {
+            self.refill();
         }
+    }
+
+    #[inline(never)]
+    fn refill(&mut self) {
+        self.at = 0;
+        match &mut self.source {
+            Times::Curve(curve) => curve.fill(&mut self.times),
+            Times::Trace(player) => {
+                for time in &mut self.times {
+                    *time = player.next().map_or(u64::MAX, |arrival| arrival.at_ns);
+                }
+            }
+        }
+    }
+
+    fn take_times(&mut self, times: &mut [u64]) -> usize {
+        let mut taken = 0;
+        while taken < times.len() && self.next() != u64::MAX {
+            let count = (BLOCK - self.at).min(times.len() - taken);
+            let left = &self.times[self.at..self.at + count];
+            let count = left.iter().position(|time| *time == u64::MAX).unwrap_or(count);
+            times[taken..taken + count].copy_from_slice(&left[..count]);
+            taken += count;
+            self.at += count;
+            if self.at == BLOCK {
+                self.refill();
+            }
+        }
+        taken
+    }
+
+    #[inline(always)]
+    fn region(&mut self) -> RegionId {
+        if self.shares.is_empty() { self.region } else { self.region_drawn() }
+    }
+
+    fn region_drawn(&mut self) -> RegionId {
         let chance = self.regions.unit(self.drawn);
         self.drawn += 1;
         let index = self.shares.iter().position(|upto| chance < *upto).unwrap_or(self.shares.len() - 1);
@@ -294,10 +325,24 @@ impl Curve {
         self.step_end += self.step_ns;
     }
 
-    #[inline]
-    fn next(&mut self) -> u64 {
-        let mut mass = self.gaps.at(self.drawn) as f64 * 1e-9;
-        self.drawn += 1;
+    /// The next arrivals, as many as `times` holds; `u64::MAX` past the horizon.
+    fn fill(&mut self, times: &mut [u64; BLOCK]) {
+        let gaps = *self.gaps.block(self.drawn);
+        self.drawn += BLOCK as u64;
+        for (time, gap) in times.iter_mut().zip(gaps) {
+            // Gaps are below 2^51, so the cheaper conversion of signed numbers gives the same.
+            let mass = gap as i64 as f64 * 1e-9;
+            *time = if mass < (self.step_end - self.at) * self.rate {
+                self.at += mass * self.gap_ns;
+                if self.at < self.horizon { self.at as i64 as u64 } else { u64::MAX }
+            } else {
+                self.later(mass)
+            };
+        }
+    }
+
+    /// The arrival after `mass` more of the rate's integral, which is beyond this step.
+    fn later(&mut self, mut mass: f64) -> u64 {
         loop {
             let room = (self.step_end - self.at) * self.rate;
             if mass < room {
@@ -381,8 +426,15 @@ mod tests {
         let streams = |name| Stream::new(11, 0, name);
         let mut curve =
             Curve::new(generator, 1.0, horizon_s * 1_000_000_000, streams("gaps"), streams("bursts"));
-        let next = || Some(curve.next()).filter(|at| *at != u64::MAX);
-        std::iter::from_fn(next).map(|at| at as f64 * 1e-9).collect()
+        let mut times = Vec::new();
+        loop {
+            let mut block = [0; BLOCK];
+            curve.fill(&mut block);
+            times.extend(block.iter().filter(|at| **at != u64::MAX).map(|at| *at as f64 * 1e-9));
+            if block[BLOCK - 1] == u64::MAX {
+                return times;
+            }
+        }
     }
 
     fn cv(times: &[f64]) -> f64 {

@@ -42,6 +42,10 @@ pub(crate) struct StageRow {
     pub(crate) slowdown: Vec<f64>,
     pub(crate) failure: f64,
     pub(crate) checkpoint: Option<Duration>,
+    /// Every time factor is 1: pools of reference speed, no quality ladder, no neighbours or probes to slow it.
+    pub(crate) is_plain: bool,
+    /// The one thing that happens is the draw of a single step that nothing else looks at.
+    pub(crate) single: Option<u16>,
 }
 
 /// What a job has done so far.
@@ -156,11 +160,28 @@ impl Pipeline {
                 let (at_start, at_end) = (marks(Edge::Start), marks(Edge::End));
                 steps.push(StepRow { kind, draw, constant_ns, payload_ns, size, factor, at_start, at_end });
             }
+            let is_plain = work.slowdown.is_empty()
+                && !scenario.system.stages[stage].has_quality
+                && scenario.network.probe_cost == Duration::ZERO
+                && scenario.system.pools.iter().all(|pool| pool.speed_factor == 1.0);
+            let single = match steps.as_slice() {
+                [StepRow { kind: WorkKind::Compute, draw: Some(draw), factor, .. }]
+                    if is_plain
+                        && factor.is_empty()
+                        && work.checkpoint.is_none()
+                        && scenario.spans.is_empty() =>
+                {
+                    Some(*draw)
+                }
+                _ => None,
+            };
             stages.push(StageRow {
                 steps,
                 slowdown: work.slowdown.clone(),
                 failure: work.failure,
                 checkpoint: work.checkpoint,
+                is_plain,
+                single,
             });
         }
         Self {
@@ -185,7 +206,7 @@ impl Pipeline {
             self.marks.resize((slot + 1) * self.spans, SpanMark::NONE);
         }
         self.progress[slot] = Progress { tag, asked, measured, saved_step: u16::MAX, ..Progress::default() };
-        let draws = &mut self.draws[slot * count..(slot + 1) * count];
+        let draws = &mut self.draws[slot * count..][..count];
         if asked == 0 {
             for (draw, sampler) in draws.iter_mut().zip(&mut self.samplers) {
                 *draw = sampler.at(tag);
@@ -195,7 +216,9 @@ impl Pipeline {
                 *draw = sampler.single(tag);
             }
         }
-        self.marks[slot * self.spans..(slot + 1) * self.spans].fill(SpanMark::NONE);
+        if self.spans > 0 {
+            self.marks[slot * self.spans..][..self.spans].fill(SpanMark::NONE);
+        }
     }
 
     /// Draws number `draw` of the jobs `base..base + BLOCK`.
