@@ -1,4 +1,5 @@
-// Convolutions and linear layers: one implicit matrix product over tensor cores (mma.sync), bf16 in, f32 sums.
+// Convolutions and linear layers: one implicit matrix product over tensor cores (mma.sync, and wgmma on Hopper), bf16
+// in, f32 sums.
 //
 // Rows are output positions (frames x height x width), columns output channels, the inner axis is
 // (kernel row, kernel column, input channel); channels last, weights KRSC with channels padded to a multiple of 8.
@@ -131,6 +132,81 @@ template <int ROWS, bool LINEAR> struct Gather {
     }
 };
 
+// Fetches one tile of each operand in the background and moves on to the next.
+template <int A_ROWS, int B_ROWS, int ROW_STEP, bool ALIGNED, bool LINEAR>
+__device__ __forceinline__ void fetch_tiles(const GemmArgs& a, Gather<A_ROWS, LINEAR>& gather, u8* tile_a, u8* tile_b,
+                                            u32 tile_column, u32 inner_end) {
+    u32 my_chunk = threadIdx.x & 7;
+    u32 my_row = threadIdx.x >> 3;
+#pragma unroll
+    for (int i = 0; i < A_ROWS; i++) {
+        u64 offset = 0;
+        bool valid = gather.locate(a, i, inner_end, offset);
+        u8* to = tile_a + chunk_offset(my_row + i * ROW_STEP, my_chunk);
+        if constexpr (ALIGNED) {
+            copy_async(to, a.input + offset, valid);
+        } else {
+            Vec16 v;
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                u32 c = gather.channel + 2 * j;
+                u32 low = valid && c < a.channels ? a.input[offset + 2 * j] : 0;
+                u32 high = valid && c + 1 < a.channels ? a.input[offset + 2 * j + 1] : 0;
+                v.word[j] = low | high << 16;
+            }
+            *(Vec16*)to = v;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < B_ROWS; i++) {
+        u32 column = tile_column + my_row + i * ROW_STEP;
+        bool valid = column < a.columns && gather.inner < inner_end;
+        const u16* from = a.weight + (valid ? (u64)column * a.inner + gather.inner : 0);
+        copy_async(tile_b + chunk_offset(my_row + i * ROW_STEP, my_chunk), from, valid);
+    }
+    gather.advance(a);
+}
+
+// Finishes a tile that lies in shared memory as f32, rows BN + 4 apart, in runs of eight columns.
+template <int BM, int BN, int THREADS>
+__device__ __forceinline__ void store_tile(const GemmArgs& a, const float* staged, u32 tile_row, u32 tile_column) {
+    bool whole = (a.columns & 7) == 0;
+    for (u32 index = threadIdx.x; index < BM * BN / 8; index += THREADS) {
+        u32 tile_y = index / (BN / 8);
+        u32 tile_x = index % (BN / 8) * 8;
+        u32 row = tile_row + tile_y;
+        u32 column = tile_column + tile_x;
+        if (row >= a.rows || column >= a.columns)
+            continue;
+        float x[8];
+        float4 first = *(const float4*)(staged + tile_y * (BN + 4) + tile_x);
+        float4 last = *(const float4*)(staged + tile_y * (BN + 4) + tile_x + 4);
+        x[0] = first.x, x[1] = first.y, x[2] = first.z, x[3] = first.w;
+        x[4] = last.x, x[5] = last.y, x[6] = last.z, x[7] = last.w;
+        if (a.splits > 1) {
+            float* to = a.partial + ((u64)blockIdx.z * a.rows + row) * a.columns + column;
+            if (whole) {
+                *(float4*)to = first;
+                *(float4*)(to + 4) = last;
+            } else {
+#pragma unroll
+                for (int i = 0; i < 8; i++)
+                    if (column + i < a.columns)
+                        to[i] = x[i];
+            }
+        } else if (whole) {
+            finish<8>(a, row, column, x);
+        } else {
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                if (column + i < a.columns) {
+                    float one[1] = {x[i]};
+                    finish<1>(a, row, column + i, one);
+                }
+        }
+    }
+}
+
 // One tile of BM x BN outputs; each warp owns WM x WN of it. ALIGNED: channels are a multiple of 8.
 template <int BM, int BN, int WM, int WN, int STAGES, bool ALIGNED, bool LINEAR>
 __device__ __forceinline__ void gemm(const GemmArgs& a) {
@@ -158,34 +234,7 @@ __device__ __forceinline__ void gemm(const GemmArgs& a) {
 
     auto fetch = [&](int stage) {
         u8* tile_a = dynamic_shared + stage * STAGE_BYTES;
-        u8* tile_b = tile_a + BM * 128;
-#pragma unroll
-        for (int i = 0; i < A_ROWS; i++) {
-            u64 offset = 0;
-            bool valid = gather.locate(a, i, inner_end, offset);
-            u8* to = tile_a + chunk_offset(my_row + i * ROW_STEP, my_chunk);
-            if constexpr (ALIGNED) {
-                copy_async(to, a.input + offset, valid);
-            } else {
-                Vec16 v;
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    u32 c = gather.channel + 2 * j;
-                    u32 low = valid && c < a.channels ? a.input[offset + 2 * j] : 0;
-                    u32 high = valid && c + 1 < a.channels ? a.input[offset + 2 * j + 1] : 0;
-                    v.word[j] = low | high << 16;
-                }
-                *(Vec16*)to = v;
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < B_ROWS; i++) {
-            u32 column = tile_column + my_row + i * ROW_STEP;
-            bool valid = column < a.columns && gather.inner < inner_end;
-            const u16* from = a.weight + (valid ? (u64)column * a.inner + gather.inner : 0);
-            copy_async(tile_b + chunk_offset(my_row + i * ROW_STEP, my_chunk), from, valid);
-        }
-        gather.advance(a);
+        fetch_tiles<A_ROWS, B_ROWS, ROW_STEP, ALIGNED>(a, gather, tile_a, tile_a + BM * 128, tile_column, inner_end);
     };
 
     float sum[WM / 16][WN / 8][4];
@@ -246,41 +295,7 @@ __device__ __forceinline__ void gemm(const GemmArgs& a) {
             *(float2*)(staged + (row + 8) * PITCH + column) = make_float2(sum[i][j][2], sum[i][j][3]);
         }
     sync_block();
-    bool whole = (a.columns & 7) == 0;
-    for (u32 index = thread; index < BM * BN / 8; index += THREADS) {
-        u32 tile_y = index / (BN / 8);
-        u32 tile_x = index % (BN / 8) * 8;
-        u32 row = tile_row + tile_y;
-        u32 column = tile_column + tile_x;
-        if (row >= a.rows || column >= a.columns)
-            continue;
-        float x[8];
-        float4 first = *(const float4*)(staged + tile_y * PITCH + tile_x);
-        float4 last = *(const float4*)(staged + tile_y * PITCH + tile_x + 4);
-        x[0] = first.x, x[1] = first.y, x[2] = first.z, x[3] = first.w;
-        x[4] = last.x, x[5] = last.y, x[6] = last.z, x[7] = last.w;
-        if (a.splits > 1) {
-            float* to = a.partial + ((u64)blockIdx.z * a.rows + row) * a.columns + column;
-            if (whole) {
-                *(float4*)to = first;
-                *(float4*)(to + 4) = last;
-            } else {
-#pragma unroll
-                for (int i = 0; i < 8; i++)
-                    if (column + i < a.columns)
-                        to[i] = x[i];
-            }
-        } else if (whole) {
-            finish<8>(a, row, column, x);
-        } else {
-#pragma unroll
-            for (int i = 0; i < 8; i++)
-                if (column + i < a.columns) {
-                    float one[1] = {x[i]};
-                    finish<1>(a, row, column + i, one);
-                }
-        }
-    }
+    store_tile<BM, BN, THREADS>(a, staged, tile_row, tile_column);
 }
 
 KERNEL(conv_128x128, GemmArgs, 256, 2) {
@@ -301,6 +316,97 @@ KERNEL(linear_64x64, GemmArgs, 128, 3) {
 KERNEL(linear_any, GemmArgs, 128, 3) {
     gemm<64, 64, 32, 32, 4, false, true>(a);
 }
+
+#if defined(HEADROOM_EMULATOR) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+// The same on Hopper: two warpgroups, each 64 x BN of a tile of 128 x BN, sums in registers, operands read from shared
+// memory by the tensor cores. Two blocks share a multiprocessor, so that one multiplies while the other fetches.
+template <int BN, int STAGES, bool LINEAR> __device__ __forceinline__ void gemm_warpgroups(const GemmArgs& a) {
+    constexpr int BM = 128;
+    constexpr int THREADS = 256;
+    constexpr int ROW_STEP = THREADS / 8;
+    constexpr int A_ROWS = BM / ROW_STEP;
+    constexpr int B_ROWS = BN / ROW_STEP;
+    constexpr int STAGE_BYTES = (BM + BN) * 128;
+    constexpr int PITCH = BN + 4;
+    static_assert(STAGE_BYTES % 1024 == 0, "tiles start at whole swizzle atoms");
+    static_assert(BM * PITCH * 4 <= STAGES * STAGE_BYTES, "the output tile must fit where the input tiles were");
+
+    u32 lane = threadIdx.x & 31;
+    u32 warp = threadIdx.x >> 5;
+    u32 warpgroup = threadIdx.x >> 7;
+    u32 tiles_across = quotient_up(a.columns, BN);
+    u32 tile_row = blockIdx.x / tiles_across * BM;
+    u32 tile_column = blockIdx.x % tiles_across * BN;
+    u32 inner_first = blockIdx.z * a.inner_per_split;
+    u32 inner_end = min(a.inner, inner_first + a.inner_per_split);
+    int tiles = (int)quotient_up(inner_end - inner_first, BK);
+    Gather<A_ROWS, LINEAR> gather(a, tile_row + (threadIdx.x >> 3), ROW_STEP, inner_first + (threadIdx.x & 7) * 8);
+    auto fetch = [&](int stage) {
+        u8* tile_a = dynamic_shared + stage * STAGE_BYTES;
+        fetch_tiles<A_ROWS, B_ROWS, ROW_STEP, true>(a, gather, tile_a, tile_a + BM * 128, tile_column, inner_end);
+    };
+
+    float sum[BN / 2];
+#pragma unroll
+    for (int i = 0; i < BN / 2; i++)
+        sum[i] = 0.0f;
+#pragma unroll
+    for (int stage = 0; stage < STAGES - 1; stage++) {
+        if (stage < tiles)
+            fetch(stage);
+        copy_commit();
+    }
+    for (int tile = 0; tile < tiles; tile++) {
+        copy_wait<STAGES - 2>();
+        fence_async();
+        warpgroup_wait(); // the products of the tile before: its stage is free after the barrier
+        sync_block();
+        const u8* tile_a = dynamic_shared + tile % STAGES * STAGE_BYTES;
+        u64 a_at = tile_descriptor(tile_a + warpgroup * 64 * 128);
+        u64 b_at = tile_descriptor(tile_a + BM * 128);
+#pragma unroll
+        for (int i = 0; i < BN / 2; i++)
+            hold(sum[i]);
+        warpgroup_fence();
+#pragma unroll
+        for (int step = 0; step < BK / 16; step++)
+            warpgroup_mma(sum, a_at + 2 * step, b_at + 2 * step);
+        warpgroup_commit();
+        if (tile + STAGES - 1 < tiles)
+            fetch((tile + STAGES - 1) % STAGES);
+        copy_commit();
+    }
+    warpgroup_wait();
+#pragma unroll
+    for (int i = 0; i < BN / 2; i++)
+        hold(sum[i]);
+    copy_wait<0>();
+    sync_block();
+    float* staged = (float*)dynamic_shared;
+    u32 row = warp * 16 + (lane >> 2);
+#pragma unroll
+    for (int j = 0; j < BN / 8; j++) {
+        u32 column = j * 8 + (lane & 3) * 2;
+        *(float2*)(staged + row * PITCH + column) = make_float2(sum[4 * j], sum[4 * j + 1]);
+        *(float2*)(staged + (row + 8) * PITCH + column) = make_float2(sum[4 * j + 2], sum[4 * j + 3]);
+    }
+    sync_block();
+    store_tile<BM, BN, THREADS>(a, staged, tile_row, tile_column);
+}
+
+KERNEL(hopper_conv_128x160, GemmArgs, 256, 2) {
+    gemm_warpgroups<160, 3, false>(a);
+}
+KERNEL(hopper_conv_128x128, GemmArgs, 256, 2) {
+    gemm_warpgroups<128, 3, false>(a);
+}
+KERNEL(hopper_linear_128x160, GemmArgs, 256, 2) {
+    gemm_warpgroups<160, 3, true>(a);
+}
+KERNEL(hopper_linear_128x128, GemmArgs, 256, 2) {
+    gemm_warpgroups<128, 3, true>(a);
+}
+#endif
 
 // Adds the splits' partial sums in order. Grid: ceil(rows * columns / V / 256) blocks.
 template <int V> __device__ __forceinline__ void add_splits(const GemmArgs& a) {

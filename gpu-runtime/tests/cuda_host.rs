@@ -1,15 +1,17 @@
 //! The host side over the stand-in driver: memory, sharing, capture, errors and their classes, teardown.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod golden;
 mod stand_in;
 
 use golden::fixtures;
 use gpu_runtime::RuntimeError;
-use gpu_runtime::cuda::{Cuda, Target, lower, memory_of};
+use gpu_runtime::cuda::{Addresses, Cuda, Launch, Target, lower, memory_of};
 use gpu_runtime::generate::Backend;
 use gpu_runtime::graph::{Graph, TensorId};
 use gpu_runtime::model::program::{self, LatentSize};
-use gpu_runtime::model::{Model, ModelSource};
+use gpu_runtime::model::{Model, ModelSource, MotionConfig, TextConfig, UnetConfig, VaeConfig};
 use stand_in::StandIn;
 
 const TARGET: Target = Target { processors: 132, warpgroups: true };
@@ -219,23 +221,72 @@ fn compiled_kernels_are_cached_and_damaged_entries_replaced() {
     assert_eq!(entries(), fresh);
 }
 
+/// The launches of the published models at full size: nothing is computed, but every one must be possible.
+#[test]
+fn full_size_programs_lower_to_launches_that_a_device_can_take() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configurations");
+    let base = folder.join("lcm_dreamshaper_v7");
+    let unet = UnetConfig::read(&base.join("unet/config.json")).unwrap();
+    let motion = MotionConfig::read(&folder.join("animatelcm/motion_adapter/config.json"), &unet).unwrap();
+    let vae = VaeConfig::read(&base.join("vae/config.json")).unwrap();
+    let text = TextConfig::read(&base.join("text_encoder/config.json")).unwrap();
+    let size = |frames| LatentSize { clips: 1, frames, height: 64, width: 64 };
+    let known: Vec<String> = gpu_runtime::cuda::nvrtc::SOURCES
+        .iter()
+        .flat_map(|(_, source)| gpu_runtime::cuda::nvrtc::kernel_names(source))
+        .collect();
+    for (what, graph) in [
+        ("text", program::text(&text)),
+        ("context", program::context(&unet, text.tokens)),
+        ("step", program::step(&unet, None, size(1), text.tokens)),
+        ("16 frames", program::step(&unet, Some(&motion), size(16), text.tokens)),
+        ("decode", program::decode(&vae, 1, 64, 64)),
+        ("encode", program::encode(&vae, 64, 64)),
+    ] {
+        for warpgroups in [false, true] {
+            let target = Target { warpgroups, ..TARGET };
+            let addresses = addresses(&graph);
+            let launches = lower(&graph, &addresses, target).launches;
+            for launch in &launches {
+                assert!(known.iter().any(|name| name == launch.kernel), "{what}: {launch:?}");
+                assert_eq!(
+                    launch.kernel.starts_with("hopper_"),
+                    launch.kernel.starts_with("hopper_") && warpgroups
+                );
+                check_limits(launch);
+            }
+            let (weights, tensors) = memory_of(&graph, target);
+            println!(
+                "{what}, warpgroups {warpgroups}: {} launches, {} MiB of weights, {} MiB of tensors",
+                launches.len(),
+                weights >> 20,
+                tensors >> 20
+            );
+        }
+    }
+}
+
+fn addresses(graph: &Graph) -> Addresses {
+    Addresses {
+        tensors: (0..graph.tensors.len() as u64).map(|n| n << 32).collect(),
+        weights: (0..graph.weights.len() as u64).map(|n| (n << 32) + (1 << 48)).collect(),
+        workspace: 1 << 50,
+    }
+}
+
+fn check_limits(launch: &Launch) {
+    assert!(launch.threads.is_multiple_of(32) && launch.shared_bytes <= 227 << 10, "{launch:?}");
+    let [x, y, z] = launch.grid;
+    assert!(x > 0 && x <= i32::MAX as u32 && y > 0 && z > 0 && y.max(z) < 65536, "{launch:?}");
+}
+
 #[test]
 fn lowering_is_the_same_every_time_and_asks_for_its_workspace() {
     let model = model();
     let graph = step(&model, 2);
-    let addresses = gpu_runtime::cuda::Addresses {
-        tensors: (0..graph.tensors.len() as u64).map(|n| n << 20).collect(),
-        weights: (0..graph.weights.len() as u64).map(|n| (n << 20) + (1 << 40)).collect(),
-        workspace: 1 << 50,
-    };
+    let addresses = addresses(&graph);
     let lowered = lower(&graph, &addresses, TARGET);
     assert_eq!(lowered, lower(&graph, &addresses, TARGET));
     assert!(lowered.workspace_bytes > 0 && lowered.launches.len() >= graph.ops.len());
-    for launch in &lowered.launches {
-        assert!(launch.threads % 32 == 0 && launch.shared_bytes <= 227 << 10, "{launch:?}");
-        assert!(
-            launch.grid.iter().all(|&blocks| blocks > 0) && launch.grid[1].max(launch.grid[2]) < 65536,
-            "{launch:?}"
-        );
-    }
+    lowered.launches.iter().for_each(check_limits);
 }

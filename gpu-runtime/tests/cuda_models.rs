@@ -2,15 +2,20 @@
 //!
 //! The bound is 1.5 times what PyTorch's own bf16 loses on the same UNet (`fixtures/golden/facts.json`).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod golden;
 mod stand_in;
 
+use std::collections::BTreeMap;
+
 use golden::{Recorded, fixtures, recorded, relative_error};
 use gpu_runtime::cuda::Cuda;
-use gpu_runtime::generate::{Backend, ProgramId};
+use gpu_runtime::generate::{Backend, CancelToken, Generator, Inputs, ProgramId, Request};
 use gpu_runtime::graph::Graph;
-use gpu_runtime::model::program::{self, LatentSize, StepScalars};
+use gpu_runtime::model::program::{self, LatentSize};
 use gpu_runtime::model::{Model, ModelSource};
+use gpu_runtime::schedule::{SchedulerFile, StepCoefficients, embedding::timestep_embedding};
 use stand_in::StandIn;
 
 fn tolerance() -> f64 {
@@ -71,13 +76,6 @@ fn text_encoder_is_within_bf16_of_the_recording() {
     check("text", &run.read(program::CONTEXT), &golden["out"].values);
 }
 
-/// cos(t · 10000^(-k / half)), then sin.
-fn sinusoid(t: f64, channels: usize) -> Vec<f32> {
-    let half = channels / 2;
-    let angle = |k: usize| t * 10_000f64.powf(-(k as f64) / half as f64);
-    (0..half).map(|k| angle(k).cos() as f32).chain((0..half).map(|k| angle(k).sin() as f32)).collect()
-}
-
 /// One recorded forward pass; also that the captured graph gives what its launches give one by one.
 fn check_step(motion: bool, frames: u32, golden: &Recorded, expected: &Recorded) {
     let Some(stand_in) = StandIn::new() else { return };
@@ -93,9 +91,11 @@ fn check_step(motion: bool, frames: u32, golden: &Recorded, expected: &Recorded)
     let kv = (context_graph.find(program::CONTEXT_KV).unwrap(), run.graph.find(program::CONTEXT_KV).unwrap());
     run.backend.copy((context_id, kv.0), (run.id, kv.1)).unwrap();
     run.write(program::GUIDANCE, &unet["w_cond"].values);
-    run.write(program::TIMESTEP, &sinusoid(unet["t"].values[0].into(), model.unet.channels[0] as usize));
-    let scalars = StepScalars { input: 1.0, denoised_eps: 1.0, next_x: 1.0, ..StepScalars::default() };
-    run.write(program::SCALARS, &scalars.row());
+    run.write(program::TIMESTEP, &timestep_embedding(unet["t"].values[0].into(), 16, true, 0.0));
+    // The network's output is left in `denoised`.
+    let passed_on =
+        StepCoefficients { input_scale: 1.0, dx: 0.0, de: 1.0, nx: 1.0, nd: 0.0, np: 0.0, nn: 0.0 };
+    run.write(program::SCALARS, &program::scalars(&passed_on));
     run.write(program::LATENTS, &golden.channels_last());
     run.run();
     let replayed = run.read(program::DENOISED);
@@ -132,4 +132,69 @@ fn vae_is_within_bf16_of_the_recording() {
     decode.write(program::SCALED_LATENTS, &golden["mean"].channels_last());
     decode.run();
     check("decoder", &decode.read(program::PICTURE), &golden["out"].channels_last());
+}
+
+/// A whole request with recorded noise. Errors of steps add up: the bound is twice that of one forward pass.
+fn check_request(
+    motion: bool,
+    start: Option<(&[f32], f64)>,
+    start_noise: &[f32],
+    golden: &BTreeMap<String, Recorded>,
+    frames: &str,
+) {
+    let Some(stand_in) = StandIn::new() else { return };
+    let mut source = ModelSource::folder(&fixtures().join("model"));
+    if !motion {
+        source.motion_adapter = None;
+    }
+    let mut generator = Generator::new(&source, Box::new(stand_in.open())).unwrap();
+    let request = Request {
+        prompt: "a photo of the cat running".to_owned(),
+        seed: 7,
+        steps: 4,
+        frames: if motion { 4 } else { 1 },
+        width: 16,
+        height: 16,
+        guidance: 8.0,
+        start: None,
+        sampler: None,
+    };
+    let mut noise = |stream: &str, values: &mut [f32]| match stream.strip_prefix("step ") {
+        Some(step) => values.copy_from_slice(&golden[&format!("noise{step}")].channels_last()),
+        None => values.copy_from_slice(start_noise),
+    };
+    let inputs = Inputs { start, noise: &mut noise };
+    let exact = generator.generate_exactly(&request, inputs, &mut |_| {}, &CancelToken::new()).unwrap();
+    let bound = 2.0 * tolerance();
+    let latents = relative_error(&exact.latents, &golden["latents"].channels_last());
+    let pictures = relative_error(&exact.frames.concat(), &golden[frames].channels_last());
+    println!("latents {latents:.2e}, pictures {pictures:.2e}, at most {bound:.2e}");
+    assert!(latents <= bound && pictures <= bound, "latents {latents:.2e}, pictures {pictures:.2e}");
+    drop(generator);
+    assert_eq!(["blocks", "graphs", "streams"].map(|what| stand_in.get(what)), [0, 0, 0]);
+}
+
+#[test]
+fn text_to_image_is_within_bf16_of_the_recorded_pipeline() {
+    let golden = recorded("text_to_image");
+    check_request(false, None, &golden["x0"].channels_last(), &golden, "image");
+}
+
+#[test]
+fn image_to_animation_is_within_bf16_of_the_recorded_pipeline() {
+    let golden = recorded("animate");
+    let strength = 0.8;
+    // The recording holds the noised start, not its noise: x0 = sample · latents + noise · n.
+    let scheduler = SchedulerFile::load(&fixtures().join("model/scheduler")).unwrap();
+    let shares = scheduler.resolve(None).unwrap().schedule(4, strength).unwrap().start;
+    let means = recorded("vae")["mean"].channels_last();
+    let latents = means.iter().cycle().map(|mean| f64::from(*mean) * 0.18215);
+    let x0 = golden["x0"].channels_last();
+    let noise: Vec<f32> = x0
+        .iter()
+        .zip(latents)
+        .map(|(x, latent)| ((f64::from(*x) - shares.sample * latent) / shares.noise) as f32)
+        .collect();
+    let picture = golden["image"].channels_last();
+    check_request(true, Some((&picture, strength)), &noise, &golden, "frames");
 }

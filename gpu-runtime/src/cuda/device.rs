@@ -17,6 +17,9 @@ const CAPABILITY_MIN: i32 = 80;
 /// Dynamic shared memory that a kernel may use without asking for it.
 const SHARED_BYTES_FREE: u32 = 48 << 10;
 
+/// Kernels that exist for Hopper alone begin so.
+pub(super) const HOPPER: &str = "hopper_";
+
 /// What a device is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
@@ -116,7 +119,8 @@ impl Device {
             let loaded = unsafe { result::module::load_data(compiled.cubin.as_ptr().cast()) };
             let module = self.check(loaded, "loading a module")?;
             self.modules.push(module);
-            for kernel in kernel_names(source) {
+            let own = architecture.ends_with('a');
+            for kernel in kernel_names(source).into_iter().filter(|name| own || !name.starts_with(HOPPER)) {
                 let function = self.function(module, &kernel)?;
                 self.functions.insert(kernel, function);
             }

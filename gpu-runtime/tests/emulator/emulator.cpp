@@ -29,6 +29,8 @@ struct Fiber {
     u32 turn;
     std::deque<std::vector<Copy>> groups; // committed
     std::vector<Copy> open;
+    bool unfenced; // copies have landed that the tensor cores may not see yet
+    std::vector<Product> products;
 };
 
 std::vector<Fiber> fibers;
@@ -105,6 +107,8 @@ void fiber_main() {
     Fiber& me = fibers[current];
     if (!me.open.empty())
         fail("a thread ended with asynchronous copies that it never committed");
+    if (!me.products.empty())
+        fail("a thread ended with products that it never waited for");
     me.state = State::Done;
     live--;
     if (live > 0 && at_block == live)
@@ -187,8 +191,61 @@ void copy_finish(int groups_left) {
     while ((int)me.groups.size() > groups_left) {
         for (const Copy& copy : me.groups.front())
             land(copy);
+        me.unfenced |= !me.groups.front().empty();
         me.groups.pop_front();
     }
+}
+
+void fence_copies() {
+    fibers[current].unfenced = false;
+}
+
+void product_begin(const Product& product) {
+    if (current % 128 == 0)
+        for (u32 i = 0; i < thread_count; i++)
+            if (fibers[i].unfenced)
+                fail("wgmma: a thread's writes to shared memory were not fenced");
+    if (thread_count % 128 != 0)
+        fail("wgmma: warpgroups are four whole warps");
+    fibers[current].products.push_back(product);
+}
+
+// Element of an operand: row `row`, inner position `inner`, by the rules of the 128-byte swizzle with the inner axis
+// contiguous: bits 4..6 of the address are xored with bits 7..9.
+static float operand(u64 descriptor, u32 row, u32 inner) {
+    u64 start = (descriptor & 0x3fff) << 4, stride = (descriptor >> 32 & 0x3fff) << 4;
+    if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0)
+        fail("wgmma: only the 128-byte swizzle without base offset is modelled");
+    u64 at = start + row / 8 * stride + row % 8 * 128 + inner * 2;
+    at ^= (at >> 7 & 7) << 4;
+    if (at + 2 > shared_bytes)
+        fail("wgmma: operand outside shared memory");
+    u16 bits;
+    std::memcpy(&bits, shared + at, 2);
+    return float_of_bits((u32)bits << 16);
+}
+
+void product_finish() {
+    Fiber& me = fibers[current];
+    u32 warp_row = current % 128 / 32 * 16 + lane() / 4;
+    for (const Product& product : me.products) {
+        float a[2][16];
+        for (u32 part = 0; part < 2; part++)
+            for (u32 k = 0; k < 16; k++)
+                a[part][k] = operand(product.a, warp_row + 8 * part, k);
+        for (u32 column = lane() % 4 * 2; column < product.columns; column += 8)
+            for (u32 right = 0; right < 2; right++) {
+                double sum[2] = {0, 0};
+                for (u32 k = 0; k < 16; k++) {
+                    float b = operand(product.b, column + right, k);
+                    sum[0] += (double)(a[0][k] * b);
+                    sum[1] += (double)(a[1][k] * b);
+                }
+                product.sums[column / 8 * 4 + right] += (float)sum[0];
+                product.sums[column / 8 * 4 + 2 + right] += (float)sum[1];
+            }
+    }
+    me.products.clear();
 }
 
 // Runs one block after another. `arguments` is the kernel's only parameter.
@@ -215,7 +272,7 @@ void run(const char* name, void (*kernel)(const void*), const void* arguments, D
     u8* mapped = (u8*)mmap(nullptr, pages + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED || mprotect(mapped + pages, 4096, PROT_NONE) != 0)
         fail("no memory for shared memory");
-    shared = mapped + pages - bytes;
+    shared = mapped + pages - (bytes + 1023) / 1024 * 1024; // swizzle atoms want 1024-byte alignment
     shared_bytes = bytes;
     for (u32 z = 0; z < grid.z; z++)
         for (u32 y = 0; y < grid.y; y++)
@@ -229,6 +286,9 @@ void run(const char* name, void (*kernel)(const void*), const void* arguments, D
                     fiber.state = State::Ready;
                     fiber.turn = 0;
                     fiber.groups.clear();
+                    fiber.open.clear();
+                    fiber.products.clear();
+                    fiber.unfenced = false;
 #if defined(__x86_64__)
                     void** top = (void**)(fiber.stack + STACK_BYTES);
                     *--top = nullptr; // keeps the stack aligned as after a call

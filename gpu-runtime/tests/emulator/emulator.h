@@ -64,6 +64,17 @@ void copy_begin(const Copy& copy);
 void copy_close();
 void copy_finish(int groups_left);
 bool in_shared(const void* pointer, size_t bytes);
+void fence_copies();
+void require_fenced();
+
+// A product of a warpgroup that is under way: done, as late as allowed, when its thread waits.
+struct Product {
+    float* sums;
+    u32 columns;
+    u64 a, b;
+};
+void product_begin(const Product& product);
+void product_finish();
 } // namespace emulator
 
 #define threadIdx (::emulator::thread_index)
@@ -172,6 +183,22 @@ inline void copy_commit() {
 }
 template <int N> inline void copy_wait() {
     emulator::copy_finish(N);
+}
+inline u64 tile_descriptor(const void* tile) {
+    u64 start = (u64)((const u8*)tile - emulator::shared) >> 4;
+    return start | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
+}
+inline void hold(float&) {}
+inline void warpgroup_fence() {}
+inline void warpgroup_commit() {}
+inline void warpgroup_wait() {
+    emulator::product_finish();
+}
+inline void fence_async() {
+    emulator::fence_copies();
+}
+template <int HALF> inline void warpgroup_mma(float (&d)[HALF], u64 a, u64 b) {
+    emulator::product_begin({d, 2 * HALF, a, b});
 }
 inline void sync_block() {
     emulator::meet_block();

@@ -60,7 +60,7 @@ std::map<u64, Block> blocks;
 std::set<Stream*> streams;
 std::set<std::thread::id> callers;
 size_t cap = (size_t)4 << 30, used;
-int devices = 1, sticky, driver_version = 13000, capability = 90;
+int devices = 1, sticky, driver_version = 13000, capability = 90, processors = 132;
 long long launches, launches_until_break = -1, graphs_alive, bytes_max, allocations;
 std::string launch_log;
 bool execute = true;
@@ -119,6 +119,7 @@ void stand_in_reset() {
     sticky = 0;
     driver_version = 13000;
     capability = 90;
+    processors = 132;
     launches = 0;
     launches_until_break = -1;
     bytes_max = (long long)used;
@@ -134,6 +135,7 @@ void stand_in_set(const char* what, long long value) {
     else if (name == "devices") devices = (int)value;
     else if (name == "driver_version") driver_version = (int)value;
     else if (name == "capability") capability = (int)value;
+    else if (name == "processors") processors = (int)value;
     else if (name == "launches_until_break") launches_until_break = value;
     else if (name == "execute") execute = value != 0;
     else abort();
@@ -167,7 +169,7 @@ int cuDeviceTotalMem_v2(size_t* bytes, int) { ENTER(false); *bytes = cap; return
 int cuDeviceGetAttribute(int* value, int attribute, int) {
     ENTER(false);
     switch (attribute) {
-    case 16: *value = 132; return SUCCESS;             // multiprocessors
+    case 16: *value = processors; return SUCCESS;      // multiprocessors
     case 75: *value = capability / 10; return SUCCESS; // compute capability
     case 76: *value = capability % 10; return SUCCESS;
     case 97: *value = 227 << 10; return SUCCESS; // shared memory of a block, opted in

@@ -2,7 +2,7 @@
 //!
 //! The stand-in is one per process, and so are its settings: tests that use it hold [`StandIn`], one at a time.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses its part")]
 
 use std::ffi::{CStr, CString, c_char, c_longlong};
 use std::path::PathBuf;

@@ -14,8 +14,17 @@ const SPLITS_MAX: u32 = 16;
 /// Inner tiles a split has at least, to fill the pipeline.
 const SPLIT_TILES_MIN: u32 = 4;
 
+/// Nanoseconds of a block outside its main loop: start, first fetch, epilogue. Not measured: a model.
+const BLOCK_NS: f64 = 4000.0;
+/// Nanoseconds of the launch that adds the splits, and bytes it moves in one. Not measured: a model.
+const FINISH_NS: f64 = 3000.0;
+const FINISH_BYTES_PER_NS: f64 = 2000.0;
+/// How much longer an inner tile takes for a block alone on its multiprocessor than the multiprocessor's own pace:
+/// nothing else runs while it waits. Not measured: a model.
+const ALONE: f64 = 1.5;
+
 /// One compiled shape of the product.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Tile {
     conv: &'static str,
     linear: &'static str,
@@ -23,19 +32,45 @@ struct Tile {
     columns: u32,
     threads: u32,
     stages: u32,
-    /// Blocks that fit on one multiprocessor at once, by registers and shared memory.
-    resident: u32,
+    /// Nanoseconds that a multiprocessor full of such blocks needs per inner tile. Not measured: floating-point
+    /// operations over 600 (wgmma), 400 and 300 (mma.sync, large and small) TFLOP/s of an H100 with 132.
+    inner_ns: f64,
+    needs_warpgroups: bool,
 }
 
-const LARGE: Tile = Tile {
-    conv: "conv_128x128",
-    linear: "linear_128x128",
-    rows: 128,
-    columns: 128,
-    threads: 256,
-    stages: 3,
-    resident: 2,
-};
+const TILES: [Tile; 4] = [
+    Tile {
+        conv: "hopper_conv_128x160",
+        linear: "hopper_linear_128x160",
+        rows: 128,
+        columns: 160,
+        threads: 256,
+        stages: 3,
+        inner_ns: 577.0,
+        needs_warpgroups: true,
+    },
+    Tile {
+        conv: "hopper_conv_128x128",
+        linear: "hopper_linear_128x128",
+        rows: 128,
+        columns: 128,
+        threads: 256,
+        stages: 3,
+        inner_ns: 461.0,
+        needs_warpgroups: true,
+    },
+    Tile {
+        conv: "conv_128x128",
+        linear: "linear_128x128",
+        rows: 128,
+        columns: 128,
+        threads: 256,
+        stages: 3,
+        inner_ns: 692.0,
+        needs_warpgroups: false,
+    },
+    SMALL,
+];
 const SMALL: Tile = Tile {
     conv: "conv_64x64",
     linear: "linear_64x64",
@@ -43,10 +78,46 @@ const SMALL: Tile = Tile {
     columns: 64,
     threads: 128,
     stages: 4,
-    resident: 3,
+    inner_ns: 231.0,
+    needs_warpgroups: false,
 };
 /// For channels that are no multiple of 8.
 const ANY: Tile = Tile { conv: "conv_any", linear: "linear_any", ..SMALL };
+
+/// How one product is computed.
+#[derive(Debug, Clone, Copy)]
+struct Choice {
+    tile: Tile,
+    /// Inner tiles of each split.
+    tiles_per_split: u32,
+    splits: u32,
+}
+
+impl Choice {
+    /// All splittings of one tile.
+    fn all(tile: Tile, inner: u32) -> impl Iterator<Item = Self> {
+        let tiles = inner.div_ceil(TILE_INNER);
+        (1..=SPLITS_MAX.min((tiles / SPLIT_TILES_MIN).max(1))).map(move |wanted| {
+            let tiles_per_split = tiles.div_ceil(wanted);
+            Self { tile, tiles_per_split, splits: tiles.div_ceil(tiles_per_split) }
+        })
+    }
+
+    /// Nanoseconds, by the model of the constants above.
+    fn cost_ns(self, rows: u32, columns: u32, processors: u32) -> f64 {
+        let blocks = self.tile.blocks(rows, columns) * self.splits;
+        let rounds = blocks.div_ceil(processors);
+        let pace = if rounds == 1 { ALONE } else { f64::from(rounds) };
+        let main = pace * f64::from(self.tiles_per_split) * self.tile.inner_ns + BLOCK_NS;
+        let finish = if self.splits > 1 {
+            let bytes = f64::from(rows) * f64::from(columns) * 4.0 * f64::from(2 * self.splits);
+            FINISH_NS + bytes / FINISH_BYTES_PER_NS
+        } else {
+            0.0
+        };
+        main + finish
+    }
+}
 
 impl Tile {
     fn blocks(self, rows: u32, columns: u32) -> u32 {
@@ -72,20 +143,20 @@ impl Lowering<'_> {
             return;
         }
         let (rows, columns) = (arguments.rows, arguments.columns);
-        let tile = if !aligned {
-            ANY
-        } else if LARGE.blocks(rows, columns) >= self.target.processors {
-            LARGE
-        } else {
-            SMALL
-        };
+        let tiles: &[Tile] = if aligned { &TILES } else { &[ANY] };
+        let choice = tiles
+            .iter()
+            .filter(|tile| self.target.warpgroups || !tile.needs_warpgroups)
+            .flat_map(|&tile| Choice::all(tile, arguments.inner))
+            .min_by(|a, b| {
+                let cost = |choice: &Choice| choice.cost_ns(rows, columns, self.target.processors);
+                cost(a).total_cmp(&cost(b))
+            })
+            .expect("one tile needs nothing");
+        let tile = choice.tile;
         let blocks = tile.blocks(rows, columns);
-        let tiles = arguments.inner.div_ceil(TILE_INNER);
-        let wanted = (self.target.processors * tile.resident / blocks).clamp(1, SPLITS_MAX);
-        let splits = wanted.min(tiles / SPLIT_TILES_MIN).max(1);
-        let tiles_per_split = tiles.div_ceil(splits);
-        arguments.inner_per_split = tiles_per_split * TILE_INNER;
-        arguments.splits = tiles.div_ceil(tiles_per_split);
+        arguments.inner_per_split = choice.tiles_per_split * TILE_INNER;
+        arguments.splits = choice.splits;
         let kernel = if is_conv { tile.conv } else { tile.linear };
         let grid = [blocks, 1, arguments.splits];
         self.launch(kernel, grid, tile.threads, tile.shared_bytes(), &arguments);
