@@ -11,8 +11,11 @@ use crate::RuntimeError;
 const CHANNELS_MAX: u32 = 8192;
 /// Most resolution levels of a network.
 const BLOCKS_MAX: usize = 8;
-/// Most layers per level.
-const LAYERS_MAX: u32 = 64;
+/// Most layers per level, and most blocks per transformer. Published models have up to 3 and 10; together with
+/// [`BLOCKS_MAX`] this bounds the plan that a configuration can ask for.
+const LAYERS_MAX: u32 = 16;
+/// Most layers of a text encoder.
+const TEXT_LAYERS_MAX: u32 = 64;
 
 /// Activation of the text encoder's feed-forward layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +148,7 @@ impl TextConfig {
             vocabulary: keys.number("vocab_size", 1..=1 << 20, Some(49_408))?,
             channels: keys.number("hidden_size", 1..=CHANNELS_MAX, Some(512))?,
             intermediate: keys.number("intermediate_size", 1..=4 * CHANNELS_MAX, Some(2048))?,
-            layers: keys.number("num_hidden_layers", 1..=LAYERS_MAX, Some(12))?,
+            layers: keys.number("num_hidden_layers", 1..=TEXT_LAYERS_MAX, Some(12))?,
             heads: keys.number("num_attention_heads", 1..=256, Some(8))?,
             tokens: keys.number("max_position_embeddings", 2..=1024, Some(77))?,
             activation,

@@ -78,6 +78,6 @@ impl Dispatcher {
             group.minute.arrived += 1;
             group.tick.arrived += 1;
         }
-        self.jobs.remove(slot, JobOutcome::Rejected);
+        self.jobs.remove(slot, JobOutcome::Rejected, 0);
     }
 }

@@ -258,13 +258,14 @@ impl Dispatcher {
                 return;
             }
         };
-        let left = job.leave(now);
         if result == StageResult::Done && job.stage.index() + 1 == self.stages.len() {
-            // Before the slot goes on, while the job is at hand; what is said of it comes after.
-            let ended = self.jobs.remove(slot, JobOutcome::Done);
+            // Removed before its slot goes on, while it is at hand; what is said of it comes after.
+            let left = job.left(now);
+            let ended = self.jobs.remove(slot, JobOutcome::Done, left.held);
             self.vacate_slot(now, left, true, out);
             return self.say_end(left.group, ended, out);
         }
+        let left = job.leave(now);
         self.vacate_slot(now, left, result == StageResult::Done, out);
         if result == StageResult::Failed {
             return self.attempt_failed(now, slot, out);
@@ -494,7 +495,7 @@ impl Dispatcher {
 
     fn end(&mut self, slot: u32, outcome: JobOutcome, out: &mut impl Sink) {
         let group = self.jobs[slot].group;
-        let ended = self.jobs.remove(slot, outcome);
+        let ended = self.jobs.remove(slot, outcome, 0);
         self.say_end(group, ended, out);
     }
 

@@ -113,8 +113,8 @@ pub(super) struct PoolState {
     pub(super) group: GroupId,
     pub(super) slots: [u16; SLOT_KINDS_MAX],
     pub(super) price: UsdPerHour,
-    /// By kind and then by free slots − 1: seats of ready instances with that many free slots.
-    free: [Vec<FreeSet>; SLOT_KINDS_MAX],
+    /// By kind: seats of ready instances with free slots.
+    free: [FreeSeats; SLOT_KINDS_MAX],
     /// Free slots of ready instances, by kind.
     pub(super) free_slots: [u32; SLOT_KINDS_MAX],
     /// Seats without an instance.
@@ -135,7 +135,7 @@ impl PoolState {
             group,
             slots,
             price,
-            free: slots.map(|count| vec![FreeSet::default(); count as usize]),
+            free: slots.map(FreeSeats::new),
             free_slots: [0; SLOT_KINDS_MAX],
             vacant: FreeSet::default(),
             seated: Vec::new(),
@@ -172,7 +172,7 @@ impl PoolState {
             let free = self.slots[kind] - instance.busy[kind];
             self.free_slots[kind] += u32::from(free);
             if free > 0 {
-                self.free[kind][free as usize - 1].insert(instance.seat);
+                self.free[kind].level(free).insert(instance.seat);
             }
         }
     }
@@ -183,7 +183,7 @@ impl PoolState {
             let free = self.slots[kind] - instance.busy[kind];
             self.free_slots[kind] -= u32::from(free);
             if free > 0 {
-                self.free[kind][free as usize - 1].remove(instance.seat);
+                self.free[kind].level(free).remove(instance.seat);
             }
         }
     }
@@ -194,15 +194,7 @@ impl PoolState {
         if self.free_slots[kind] == 0 {
             return None;
         }
-        let levels = &mut self.free[kind];
-        let level = match packing {
-            Packing::Pack => levels.iter().position(|set| !set.is_empty())?,
-            Packing::Spread => levels.iter().rposition(|set| !set.is_empty())?,
-        };
-        let seat = levels[level].take_first()?;
-        if level > 0 {
-            levels[level - 1].insert(seat);
-        }
+        let seat = self.free[kind].take(packing)?;
         self.free_slots[kind] -= 1;
         Some(self.seated[seat as usize])
     }
@@ -210,16 +202,57 @@ impl PoolState {
     /// Notes that one slot of a ready instance is free again; `busy` is the count before.
     #[inline]
     pub(super) fn vacate(&mut self, seat: u32, kind: usize, busy: u16) {
-        let free = (self.slots[kind] - busy) as usize;
+        let free = self.slots[kind] - busy;
         if free > 0 {
-            self.free[kind][free - 1].remove(seat);
+            self.free[kind].level(free).remove(seat);
         }
-        self.free[kind][free].insert(seat);
+        self.free[kind].level(free + 1).insert(seat);
         self.free_slots[kind] += 1;
     }
 
     pub(super) fn is_listed(&self, seat: u32, kind: usize, free: u16) -> bool {
-        let level = |at: &FreeSet| at.contains(seat);
-        self.free[kind].iter().enumerate().all(|(at, set)| level(set) == (at + 1 == free as usize))
+        let levels = std::iter::once(&self.free[kind].one).chain(&self.free[kind].more);
+        levels.enumerate().all(|(at, set)| set.contains(seat) == (at + 1 == free as usize))
+    }
+}
+
+/// Seats with free slots of one kind, by how many are free.
+#[derive(Debug)]
+struct FreeSeats {
+    /// Seats with one free slot; where instances have one slot there are no others.
+    one: FreeSet,
+    /// By free slots − 2.
+    more: Vec<FreeSet>,
+}
+
+impl FreeSeats {
+    fn new(slots: u16) -> Self {
+        Self { one: FreeSet::default(), more: vec![FreeSet::default(); usize::from(slots.saturating_sub(1))] }
+    }
+
+    /// Seats with `free` (> 0) free slots.
+    #[inline(always)]
+    fn level(&mut self, free: u16) -> &mut FreeSet {
+        if free == 1 { &mut self.one } else { &mut self.more[free as usize - 2] }
+    }
+
+    /// The seat that gives the next slot; it is listed with one free slot less.
+    #[inline(always)]
+    fn take(&mut self, packing: Packing) -> Option<u32> {
+        if self.more.is_empty() || packing == Packing::Pack && !self.one.is_empty() {
+            return self.one.take_first();
+        }
+        self.take_from_more(packing)
+    }
+
+    fn take_from_more(&mut self, packing: Packing) -> Option<u32> {
+        let level = match packing {
+            Packing::Pack => self.more.iter().position(|set| !set.is_empty()),
+            Packing::Spread => self.more.iter().rposition(|set| !set.is_empty()),
+        };
+        let Some(level) = level else { return self.one.take_first() };
+        let seat = self.more[level].take_first()?;
+        self.level(level as u16 + 1).insert(seat);
+        Some(seat)
     }
 }

@@ -89,21 +89,46 @@ pub(super) struct Left {
 }
 
 impl Job {
-    /// Ends the lease: the job is held, and on no slot.
+    /// What it leaves behind when its lease ends at `now`.
     #[inline(always)]
-    pub(super) fn leave(&mut self, now: Instant) -> Left {
-        let held = now.since(self.since).as_nanos();
-        self.served += held;
-        self.state = JobState::Held;
-        self.since = now;
+    pub(super) fn left(&self, now: Instant) -> Left {
         Left {
-            instance: InstanceId(std::mem::replace(&mut self.instance, NONE)),
+            instance: InstanceId(self.instance),
             pool: self.pool,
             group: self.group,
             kind: self.kind.index(),
             prev: self.prev,
             next: self.next,
-            held,
+            held: now.since(self.since).as_nanos(),
+        }
+    }
+
+    /// Ends the lease: the job is held, and on no slot.
+    #[inline(always)]
+    pub(super) fn leave(&mut self, now: Instant) -> Left {
+        let left = self.left(now);
+        self.served += left.held;
+        self.state = JobState::Held;
+        self.since = now;
+        self.instance = NONE;
+        left
+    }
+
+    /// What is said of its end; `served` nanoseconds are not counted yet.
+    #[inline(always)]
+    fn ended(&self, slot: u32, outcome: JobOutcome, served: u64) -> Ended {
+        Ended {
+            job: JobId { slot, generation: self.generation },
+            tag: self.tag,
+            outcome,
+            class: self.class,
+            region: self.region,
+            cell: self.cell,
+            arrived: self.arrived,
+            waited: Duration::from_nanos(self.waited),
+            served: Duration::from_nanos(self.served + served),
+            deliveries: self.deliveries,
+            quality: self.quality,
         }
     }
 
@@ -191,27 +216,15 @@ impl Jobs {
         u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 jobs are in the system at once")
     }
 
-    /// Frees a slot and says what became of its job.
+    /// Frees a slot and says what became of its job; `served` nanoseconds of it are not counted yet.
     #[inline(always)]
-    pub(super) fn remove(&mut self, slot: u32, outcome: JobOutcome) -> Ended {
+    pub(super) fn remove(&mut self, slot: u32, outcome: JobOutcome, served: u64) -> Ended {
         let job = &mut self.slots[slot as usize];
-        let id = JobId { slot, generation: job.generation };
+        let ended = job.ended(slot, outcome, served);
         job.state = JobState::Free;
         job.generation = job.generation.wrapping_add(1);
         self.free.push(slot);
-        Ended {
-            job: id,
-            tag: job.tag,
-            outcome,
-            class: job.class,
-            region: job.region,
-            cell: job.cell,
-            arrived: job.arrived,
-            waited: Duration::from_nanos(job.waited),
-            served: Duration::from_nanos(job.served),
-            deliveries: job.deliveries,
-            quality: job.quality,
-        }
+        ended
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@ impl World<'_> {
         self.outcome.note_arrival(&self.scenario.windows, self.now, self.warmup);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn accepted(&mut self, job: JobId, tag: u64) {
         let asked = if tag & REASKED == 0 { 0 } else { (tag >> 56 & 0x7F) as u16 };
         self.pipeline.enter(job.slot, tag, asked, self.now >= self.warmup);
@@ -51,7 +51,7 @@ impl World<'_> {
         self.think_again(tag, class, region, asked);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn ended(&mut self, ended: &Ended) {
         let arrived = ended.arrived.as_nanos();
         let mut latency = self.now - arrived;
@@ -78,8 +78,8 @@ impl World<'_> {
     }
 
     /// Counts the end of a job that arrived at `arrived`; `latency` is that of a done one, nanoseconds.
-    #[inline]
-    pub(super) fn count_end(&mut self, arrived: u64, outcome: JobOutcome, latency: Option<u64>) {
+    #[inline(always)]
+    fn count_end(&mut self, arrived: u64, outcome: JobOutcome, latency: Option<u64>) {
         if arrived >= self.warmup {
             let on_time = latency.is_some_and(|latency| latency <= self.deadline);
             self.outcome.jobs.count(outcome, on_time);
@@ -94,7 +94,9 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn keep_row(&mut self, ended: &Ended) {
+    #[cold]
+    #[inline(never)]
+    fn keep_row(&mut self, ended: &Ended) {
         let system = &self.scenario.system;
         let row = JobRow {
             job: ended.tag,
