@@ -48,15 +48,17 @@ impl Studio {
     fn frames(&self, name: &str) -> Vec<(RgbaImage, f64)> {
         let bytes = Cursor::new(self.bytes(name));
         let frames = match name.rsplit_once('.') {
-            Some((_, "gif")) => GifDecoder::new(bytes).unwrap().into_frames(),
-            Some((_, "webp")) => WebPDecoder::new(bytes).unwrap().into_frames(),
-            _ => PngDecoder::new(bytes).unwrap().apng().unwrap().into_frames(),
+            Some((_, "gif")) => GifDecoder::new(bytes).map(AnimationDecoder::into_frames),
+            Some((_, "webp")) => WebPDecoder::new(bytes).map(AnimationDecoder::into_frames),
+            _ => PngDecoder::new(bytes).and_then(PngDecoder::apng).map(AnimationDecoder::into_frames),
         };
+        let frames = frames.expect("the file is of the kind that its name says");
         let shown = |frame: &image::Frame| {
             let (numerator, denominator) = frame.delay().numer_denom_ms();
             f64::from(numerator) / f64::from(denominator)
         };
-        frames.map(Result::unwrap).map(|frame| (frame.clone().into_buffer(), shown(&frame))).collect()
+        let frames = frames.map(|frame| frame.expect("the frame can be read"));
+        frames.map(|frame| (frame.clone().into_buffer(), shown(&frame))).collect()
     }
 }
 
@@ -128,6 +130,8 @@ fn scenarios_run_on_a_measured_profile() {
     let profile = studio.run(&whole).json();
     assert_eq!(profile["alone"].as_array().unwrap().len(), 2);
     assert_eq!(profile["dense"].as_array().unwrap().len(), 2);
+    // Weights of the tiny model in f32: 524,035 parameters.
+    assert!(profile["memory_bytes"].as_u64().unwrap() > 524_035 * 4);
     for row in profile["alone"].as_array().unwrap() {
         let seconds = |part: &str| row[part]["median_s"].as_f64().unwrap();
         let parts = seconds("text") + seconds("encode") + seconds("decode");

@@ -6,12 +6,16 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use gpu_runtime::RuntimeError;
+use gpu_runtime::cuda::{Target, memory_of};
 use gpu_runtime::graph::{Arena, Cost, Graph};
 use gpu_runtime::model::program::{self, LatentSize};
 use gpu_runtime::model::{MotionConfig, TextConfig, UnetConfig, VaeConfig};
 
 /// Frames and side of the frames in pixels.
 const KINDS: [(u32, u32); 5] = [(1, 512), (8, 256), (16, 256), (8, 512), (16, 512)];
+
+/// What the workspace of kernels depends on.
+const H100: Target = Target { processors: 132, warpgroups: true };
 
 struct Configurations {
     unet: UnetConfig,
@@ -65,11 +69,13 @@ fn print(of: &Configurations) {
             program::encode(&of.vae, latents, latents),
         ];
         let giga = |bytes: u64| bytes as f64 / 1e9;
-        let [gpu, cpu] = [2, 4].map(|element_bytes| {
-            let weights = programs.iter().map(Graph::parameters).sum::<u64>() * element_bytes;
-            let plans = programs.iter().map(|graph| Arena::plan(graph, element_bytes));
-            (weights, plans.map(|arena| arena.bytes + arena.resident_bytes).sum::<u64>())
-        });
+        let both = |(weights, tensors): (u64, u64), graph: (u64, u64)| (weights + graph.0, tensors + graph.1);
+        let gpu = programs.iter().map(|graph| memory_of(graph, H100)).fold((0, 0), both);
+        let on_cpu = |graph: &Graph| {
+            let plan = Arena::plan(graph, 4);
+            (graph.parameters() * 4, plan.bytes + plan.resident_bytes)
+        };
+        let cpu = programs.iter().map(on_cpu).fold((0, 0), both);
         println!(
             "| {frames} | {side} x {side} | {:.3} | {:.2} | {:.2} | {:.2} | {:.2} |",
             flops as f64 / 1e12,

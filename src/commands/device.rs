@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use gpu_runtime::RuntimeError;
 use gpu_runtime::cpu::CpuBackend;
+use gpu_runtime::cuda::{Cuda, Options};
 use gpu_runtime::generate::Backend;
 
 /// Where a model runs.
@@ -51,10 +52,16 @@ fn cpu() -> Opened {
 }
 
 fn cuda() -> Result<Opened, RuntimeError> {
-    Err(RuntimeError::Unavailable {
-        what: "a GPU".to_owned(),
-        why: "this build has no CUDA backend".to_owned(),
-    })
+    let cuda = Cuda::open(&Options::from_environment())?;
+    let facts = cuda.facts();
+    let (driver, (major, minor)) = (facts.driver_version, facts.compiler_version);
+    let driver = format!("{}.{}", driver / 1000, driver % 1000 / 10);
+    let architecture = facts.architecture();
+    let host = format!(
+        "{}, driver for CUDA {driver}, kernels by NVRTC {major}.{minor} for {architecture}",
+        processor()
+    );
+    Ok(Opened { backend: Box::new(cuda), host, note: None })
 }
 
 /// The processor as Linux names it, with the cores that this process may use.

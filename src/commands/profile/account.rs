@@ -21,9 +21,9 @@ pub(super) struct Profile {
     pub(super) date: String,
     pub(super) version: &'static str,
     pub(super) seed: u64,
-    /// Memory of the device held with the model loaded, bytes.
+    /// Memory of the device held by one replica that serves the stage's kind of request, bytes.
     pub(super) memory_bytes: u64,
-    /// Reading the folder and preparing the programs.
+    /// Opening the device and the folder, loading weights and programs.
     pub(super) load: Spread,
     /// The first request after loading, less a later one of the same kind; 0 where it was no slower.
     pub(super) warm_up_s: f64,
@@ -120,8 +120,8 @@ impl Profile {
         let mut text = format!(
             "# Service times of the model `{model}`, measured on {date} (UTC) by headroom {version}.\n\
              # Device: {device}; {host}.\n# Request: {} frames of {} x {} pixels from a start image; its time is that of \
-             {} steps, without queue, transfers or writing the file.\n# Memory of the device with the model loaded: \
-             {} MiB.\n# Start-up: {} to load (median of {}), {} to warm up. In a scenario: startup = {{ weights = {} }}\n",
+             {} steps, without queue, transfers or writing the file.\n# Memory of the device: {} MiB for one \
+             replica.\n# Start-up: {} to load (median of {}), {} to warm up. In a scenario: startup = {{ weights = {} }}\n",
             best.frames,
             best.width,
             best.height,
@@ -221,7 +221,7 @@ mod tests {
     }
 
     /// The text extended by a scenario with a fleet.
-    fn scenario(profile: &Profile) -> scenarios::Scenario {
+    fn scenario(profile: &Profile) -> scenarios::scenario::Scenario {
         let folder = tempfile::tempdir().unwrap();
         let names = Names { stage: "animate", pool: "gpu" };
         std::fs::write(folder.path().join("profile.toml"), profile.toml(names)).unwrap();
@@ -249,7 +249,7 @@ mod tests {
     fn seconds_keep_six_digits() {
         let check = |value: f64, expected: &str| assert_eq!(seconds(value), expected);
         check(1.5, "\"1.50000s\"");
-        check(0.001_234_567, "\"0.001234567s\"");
+        check(0.001_234_567, "\"0.00123457s\"");
         check(123.456, "\"123.456s\"");
         check(0.0, "\"0.000000000s\"");
     }

@@ -26,21 +26,20 @@ const LOADS_MAX: u32 = 3;
 /// What the runtime says about the device, the model or a request.
 pub(super) fn profile(model: &Path, args: &ProfileArgs, screen: &Screen) -> Result<Profile, Failure> {
     let bar = Progress::spinner(screen, &format!("loading {}", model.display()));
-    let (mut animator, load) = load(model, args)?;
-    let memory_bytes = animator.generator.memory().used;
-    let kinds = kinds(&animator, args);
+    let (mut animator, kinds, load) = load(model, args)?;
     // A mistake in the last of many kinds is told before the first is measured.
     kinds.iter().try_for_each(|kind| animator.generator.check(kind))?;
     drop(bar);
     animator.note.iter().for_each(|note| screen.note(note));
 
     let bar = Progress::steps(screen, "requests", kinds.len() as u64);
-    let mut warm_up_s = 0.0;
+    let (mut warm_up_s, mut memory_bytes) = (0.0, 0);
     let mut alone = Vec::with_capacity(kinds.len());
     for kind in &kinds {
         let (row, first_s) = row(&mut animator, kind, args.repetitions)?;
         if alone.is_empty() {
             warm_up_s = (first_s - row.total.median()).max(0.0);
+            memory_bytes = animator.generator.memory().used;
         }
         alone.push(row);
         bar.advance(1);
@@ -65,15 +64,18 @@ pub(super) fn profile(model: &Path, args: &ProfileArgs, screen: &Screen) -> Resu
     })
 }
 
-/// Loads the model several times and keeps the last.
-fn load(model: &Path, args: &ProfileArgs) -> Result<(Animator, Spread), RuntimeError> {
+/// Loads the model several times, with the programs of the stage's own kind, and keeps the last.
+fn load(model: &Path, args: &ProfileArgs) -> Result<(Animator, Vec<Request>, Spread), RuntimeError> {
     let mut seconds = Vec::new();
     loop {
         let started = Instant::now();
-        let animator = Animator::open(model, &args.parts)?;
+        let mut animator = Animator::open(model, &args.parts)?;
+        let kinds = kinds(&animator, args);
+        let Request { frames, width, height, .. } = kinds[0];
+        animator.generator.prepare(frames, width, height, true)?;
         seconds.push(started.elapsed().as_secs_f64());
         if seconds.len() as u32 >= args.repetitions.min(LOADS_MAX) {
-            return Ok((animator, Spread::of(seconds)));
+            return Ok((animator, kinds, Spread::of(seconds)));
         }
     }
 }
