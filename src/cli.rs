@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::run_args::{CompareArgs, PlanArgs, SimulateArgs};
-use crate::commands::{compare, completions, plan, prices, schema, simulate, trace, validate};
+use crate::commands::{
+    compare, completions, plan, prices, profile, schema, simulate, trace, validate, worker,
+};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::screen::Screen;
@@ -80,6 +82,12 @@ enum Command {
     Prices(prices::PricesCommand),
     /// Check scenarios and the files they name.
     Validate(validate::ValidateArgs),
+    /// Measure what a model takes on this machine, as a part of a scenario.
+    #[command(after_long_help = profile::EXAMPLES)]
+    Profile(profile::ProfileArgs),
+    /// Make an animation on this machine.
+    #[command(after_long_help = worker::EXAMPLES)]
+    Worker(worker::WorkerArgs),
     /// Print the JSON Schema of scenario files.
     #[command(after_long_help = schema::EXAMPLES)]
     Schema,
@@ -116,6 +124,8 @@ fn dispatch(command: &Command, screen: &Screen) -> Result<(), Failure> {
         Command::Trace(command) => trace::run(command, screen),
         Command::Prices(command) => prices::run(command, screen),
         Command::Validate(args) => validate::run(args, screen),
+        Command::Profile(args) => profile::run(args, screen),
+        Command::Worker(args) => worker::run(args, screen),
         Command::Schema => schema::run(screen),
         Command::Completions(args) => completions::run(args, screen),
     }

@@ -326,6 +326,21 @@ impl From<reports::parquet::WriteError> for Failure {
     }
 }
 
+impl From<gpu_runtime::RuntimeError> for Failure {
+    fn from(error: gpu_runtime::RuntimeError) -> Self {
+        use gpu_runtime::RuntimeError as E;
+        let (status, code) = match &error {
+            E::Unavailable { .. } => (Status::Failed, "runtime::unavailable"),
+            E::OutOfMemory { .. } => (Status::Failed, "runtime::out-of-memory"),
+            E::Sticky { .. } => (Status::Failed, "runtime::device"),
+            E::BadModel { .. } => (Status::InvalidInput, "runtime::bad-model"),
+            E::BadRequest { .. } => (Status::InvalidInput, "runtime::bad-request"),
+            E::Cancelled { .. } => (Status::Interrupted, "runtime::cancelled"),
+        };
+        Self::new(status, code, chain(&error))
+    }
+}
+
 impl From<WholeFileError> for Failure {
     fn from(error: WholeFileError) -> Self {
         Self::new(Status::Failed, "output::file", chain(&error))

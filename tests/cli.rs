@@ -101,6 +101,8 @@ fn help_has_examples_and_exit_codes_and_goes_to_stdout() {
         &["plan"],
         &["simulate"],
         &["compare"],
+        &["profile"],
+        &["worker"],
     ] {
         let long = desk.run(&[command, &["--help"]].concat()).ends(0, &[]).stdout();
         let short = desk.run(&[command, &["-h"]].concat()).ends(0, &[]).stdout();

@@ -1,12 +1,16 @@
 //! The commands, one file each, and what several of them need.
 
+pub(crate) mod animator;
 pub(crate) mod compare;
 pub(crate) mod completions;
+pub(crate) mod device;
 pub(crate) mod inputs;
+pub(crate) mod model_args;
 mod overrides;
 pub(crate) mod parquet_rows;
 pub(crate) mod plan;
 pub(crate) mod prices;
+pub(crate) mod profile;
 pub(crate) mod result_folder;
 pub(crate) mod run_args;
 pub(crate) mod schema;
@@ -15,3 +19,4 @@ mod spot_zones;
 mod summary_text;
 pub(crate) mod trace;
 pub(crate) mod validate;
+pub(crate) mod worker;

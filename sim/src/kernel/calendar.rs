@@ -34,8 +34,10 @@ const BUCKETS_MIN: usize = 64;
 const TUNE_EVERY: u64 = 4096;
 /// Events of a day that are kept sorted; inserting into so few costs less than a heap.
 const TODAY_MAX: usize = 24;
-/// Events per day to aim at.
-const EVENTS_PER_DAY: u64 = 2;
+/// Events per bucket, far ones included, beyond which there are too few buckets.
+const BUCKET_MEAN_MAX: usize = 2;
+/// Events per day to aim at: enough that hardly a day is empty, few enough to be ranked against each other.
+const EVENTS_PER_DAY: u64 = 4;
 
 #[derive(Clone, Copy)]
 struct Entry<P> {
@@ -45,9 +47,17 @@ struct Entry<P> {
     payload: P,
 }
 
+impl<P> Entry<P> {
+    /// Time and order in one number.
+    #[inline(always)]
+    fn key(&self) -> u128 {
+        u128::from(self.at) << 64 | u128::from(self.order)
+    }
+}
+
 impl<P> PartialEq for Entry<P> {
     fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
+        self.key() == other.key()
     }
 }
 impl<P> Eq for Entry<P> {}
@@ -60,7 +70,7 @@ impl<P> PartialOrd for Entry<P> {
 impl<P> Ord for Entry<P> {
     #[inline(always)]
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
+        self.key().cmp(&other.key())
     }
 }
 
@@ -74,6 +84,8 @@ struct Node<P> {
 pub struct Calendar<P> {
     /// The events of the day at hand, latest first; at most `TODAY_MAX`.
     today: Vec<Entry<P>>,
+    /// Those of a day that is being taken, in any order.
+    morning: Vec<Entry<P>>,
     /// Events of a day that turned out crowded.
     crowd: BinaryHeap<Reverse<Entry<P>>>,
     /// Number of the day at hand; its events, and none of a later day, are in `today`.
@@ -104,6 +116,7 @@ impl<P: Copy> Calendar<P> {
     pub fn new() -> Self {
         Self {
             today: Vec::with_capacity(TODAY_MAX),
+            morning: Vec::with_capacity(TODAY_MAX),
             crowd: BinaryHeap::new(),
             day: 0,
             shift: 20,
@@ -138,7 +151,7 @@ impl<P: Copy> Calendar<P> {
             return self.insert_today(entry);
         }
         self.file(entry);
-        if self.later > 2 * self.heads.len() {
+        if self.later > BUCKET_MEAN_MAX * self.heads.len() {
             self.rebuild();
         }
     }
@@ -213,7 +226,7 @@ impl<P: Copy> Calendar<P> {
         // moves each later-served entry up by one, and every place up to `len` holds a value before the length says so.
         unsafe {
             let today = self.today.as_mut_ptr();
-            while at > 0 && *today.add(at - 1) < entry {
+            while at > 0 && (*today.add(at - 1)).key() < entry.key() {
                 today.add(at).write(*today.add(at - 1));
                 at -= 1;
             }
@@ -270,27 +283,66 @@ impl<P: Copy> Calendar<P> {
     /// Moves the events of today out of `bucket`; false when all of them belong to later years.
     #[inline]
     fn take_day(&mut self, bucket: usize) -> bool {
-        let mut index = self.heads[bucket];
-        let mut kept = NONE;
-        let mut any = false;
+        debug_assert!(self.today.is_empty(), "a new day begins when the last is over");
+        let (mut index, mut kept, mut count) = (self.heads[bucket], NONE, 0);
         while index != NONE {
             // SAFETY: heads and links are NONE or name a node that was pushed; see `file`.
             let node = unsafe { self.nodes.get_unchecked_mut(index as usize) };
             let (entry, next) = (node.entry, node.next);
-            if entry.at >> self.shift == self.day {
-                node.next = self.vacant;
-                self.vacant = index;
-                self.insert_today(entry);
-                self.later -= 1;
-                any = true;
+            // Without a branch: which of a bucket's events are of this year is anybody's guess.
+            let is_today = entry.at >> self.shift == self.day;
+            node.next = if is_today { self.vacant } else { kept };
+            kept = if is_today { kept } else { index };
+            self.vacant = if is_today { index } else { self.vacant };
+            self.later -= usize::from(is_today);
+            if count == TODAY_MAX {
+                if is_today {
+                    self.crowd.push(Reverse(entry));
+                }
             } else {
-                node.next = kept;
-                kept = index;
+                // SAFETY: `new` made room for TODAY_MAX.
+                unsafe { self.morning.as_mut_ptr().add(count).write(entry) };
+                count += usize::from(is_today);
             }
             index = next;
         }
+        // SAFETY: the first `count` places were written just now.
+        unsafe { self.morning.set_len(count) };
         self.heads[bucket] = kept;
-        any
+        self.rank_morning()
+    }
+
+    /// Puts the morning's events in order; false when there are none.
+    ///
+    /// Each is counted against each other without a branch: for a handful, whose order nobody can predict, that costs a
+    /// fraction of a sort.
+    #[inline]
+    fn rank_morning(&mut self) -> bool {
+        let morning = &self.morning;
+        let count = morning.len();
+        if count == 0 {
+            return false;
+        }
+        let mut later = [0_u8; TODAY_MAX];
+        for (at, entry) in morning.iter().enumerate() {
+            let mut mine = 0;
+            for (other, rank) in morning[..at].iter().zip(&mut later) {
+                let is_earlier = u8::from(entry.key() < other.key());
+                mine += is_earlier;
+                *rank += 1 - is_earlier;
+            }
+            later[at] = mine;
+        }
+        // SAFETY: keys differ, so the ranks are a permutation of `0..count`, and `today` has room for TODAY_MAX.
+        unsafe {
+            let today = self.today.as_mut_ptr();
+            for (entry, rank) in morning.iter().zip(later) {
+                today.add(rank as usize).write(*entry);
+            }
+            self.today.set_len(count);
+        }
+        self.morning.clear();
+        true
     }
 
     fn pending(&self) -> impl Iterator<Item = &Entry<P>> {
@@ -324,7 +376,7 @@ impl<P: Copy> Calendar<P> {
         let now = self.today.last().map(|entry| entry.at).into_iter().chain(crowd).min();
         entries.append(&mut self.today);
         entries.extend(self.crowd.drain().map(|Reverse(entry)| entry));
-        let buckets = entries.len().next_power_of_two().max(BUCKETS_MIN);
+        let buckets = (2 * entries.len() / BUCKET_MEAN_MAX).next_power_of_two().max(BUCKETS_MIN);
         self.heads.clear();
         self.heads.resize(buckets, NONE);
         self.nodes.clear();

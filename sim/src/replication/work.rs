@@ -56,8 +56,15 @@ impl World<'_> {
                 return self.calendar.push(self.now.saturating_add(time), EventClass::Completion, event);
             }
         }
+        if row.steps.is_empty() {
+            let finished = self.finish_stage(slot);
+            return self.answers.push(finished.into());
+        }
+        let first_code = row.first_code;
         let factor = if row.is_plain { 1.0 } else { self.time_factor(started) };
-        self.pipeline.progress[slot as usize].factor = factor as f32;
+        let progress = &mut self.pipeline.progress[slot as usize];
+        progress.factor = factor as f32;
+        progress.code = first_code;
         if let Some(finished) = self.begin_step(slot) {
             self.answers.push(finished.into());
         }
@@ -73,7 +80,9 @@ impl World<'_> {
         if progress.step == u16::MAX {
             return Some(self.finish_stage(slot));
         }
-        self.end_step(slot);
+        if self.end_step(slot) {
+            return Some(self.finish_stage(slot));
+        }
         self.begin_step(slot)
     }
 
@@ -112,67 +121,71 @@ impl World<'_> {
     #[inline]
     pub(super) fn begin_step(&mut self, slot: u32) -> Option<Finished> {
         loop {
-            let progress = &self.pipeline.progress[slot as usize];
+            let progress = &mut self.pipeline.progress[slot as usize];
             let token = progress.token;
-            let stage = &self.pipeline.stages[progress.stage as usize];
-            let Some(step) = stage.steps.get(progress.step as usize) else {
-                return Some(self.finish_stage(slot));
-            };
-            let mut time = match step.draw {
-                Some(draw) => self.pipeline.draw(slot, draw),
-                None => step.constant_ns,
-            };
-            let has_marks = !step.at_start.is_empty();
-            match step.kind {
-                WorkKind::Compute => {
-                    if progress.saved_step == progress.step {
-                        time = time.saturating_sub(progress.saved_ns);
-                    }
-                    let mut factor = f64::from(progress.factor);
-                    if let Some(by_pool) = step.factor.get(progress.pool as usize) {
-                        factor *= by_pool;
-                    }
-                    if factor != 1.0 {
-                        time = Duration::from_nanos(time).scaled(factor).as_nanos();
-                    }
-                }
-                WorkKind::Wait => {}
+            let code = &self.pipeline.codes[progress.code as usize];
+            progress.step_started = self.now;
+            let time = match code.kind {
+                WorkKind::Compute => self.compute_time(slot),
+                WorkKind::Wait => self.pipeline.base_time(slot, code),
                 WorkKind::Transfer { tier, operation, .. } => {
-                    let size = step.size;
-                    time += step.payload_ns;
-                    time += self.storage.request(self.now, tier as usize, operation, size);
+                    self.pipeline.base_time(slot, code)
+                        + code.payload_ns
+                        + self.storage.request(self.now, tier as usize, operation, code.size)
                 }
-            }
-            if has_marks {
+            };
+            if code.has_start_marks {
                 self.pass_marks(slot, true);
             }
-            self.pipeline.progress[slot as usize].step_started = self.now;
             if time > 0 {
                 let event = Event::StepDone { slot, token };
                 self.calendar.push(self.now.saturating_add(time), EventClass::Completion, event);
                 return None;
             }
-            self.end_step(slot);
+            if self.end_step(slot) {
+                return Some(self.finish_stage(slot));
+            }
         }
     }
 
-    /// Notes the end of the present step and moves to the next.
-    #[inline]
-    pub(super) fn end_step(&mut self, slot: u32) {
+    /// Time of the present step, which computes: less what a checkpoint saved, by the factors of its pool.
+    #[inline(always)]
+    fn compute_time(&self, slot: u32) -> u64 {
+        let progress = &self.pipeline.progress[slot as usize];
+        let code = &self.pipeline.codes[progress.code as usize];
+        let mut time = self.pipeline.base_time(slot, code);
+        if progress.saved_step == progress.step {
+            time = time.saturating_sub(progress.saved_ns);
+        }
+        let mut factor = f64::from(progress.factor);
+        if code.has_factors {
+            let row = &self.pipeline.stages[progress.stage as usize].steps[progress.step as usize];
+            factor *= row.factor.get(progress.pool as usize).unwrap_or(&1.0);
+        }
+        if factor == 1.0 { time } else { Duration::from_nanos(time).scaled(factor).as_nanos() }
+    }
+
+    /// Notes the end of the present step and moves to the next; true when it was the stage's last.
+    #[inline(always)]
+    pub(super) fn end_step(&mut self, slot: u32) -> bool {
         let progress = &mut self.pipeline.progress[slot as usize];
-        let step = &self.pipeline.stages[progress.stage as usize].steps[progress.step as usize];
+        let code = &self.pipeline.codes[progress.code as usize];
         let took = self.now - progress.step_started;
-        match step.kind {
+        match code.kind {
             WorkKind::Compute => progress.compute_ns += took,
             WorkKind::Transfer { stat, .. } if progress.measured => {
                 self.tapes.note_transfer(&mut self.outcome, stat as usize, took);
             }
             WorkKind::Transfer { .. } | WorkKind::Wait => {}
         }
-        if !step.at_end.is_empty() {
+        let is_last = code.is_last;
+        if code.has_end_marks {
             self.pass_marks(slot, false);
         }
-        self.pipeline.progress[slot as usize].step += 1;
+        let progress = &mut self.pipeline.progress[slot as usize];
+        progress.step += 1;
+        progress.code += 1;
+        is_last
     }
 
     pub(super) fn pass_marks(&mut self, slot: u32, at_start: bool) {

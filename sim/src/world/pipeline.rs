@@ -36,9 +36,43 @@ pub(crate) struct StepRow {
     pub(crate) at_end: Vec<(u16, bool)>,
 }
 
+/// What the event loop reads of a step each time; the rest is in its row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StepCode {
+    pub(crate) kind: WorkKind,
+    /// As in the row.
+    pub(crate) draw: Option<u16>,
+    pub(crate) constant_ns: u64,
+    pub(crate) payload_ns: u64,
+    pub(crate) size: Bytes,
+    pub(crate) has_start_marks: bool,
+    pub(crate) has_end_marks: bool,
+    pub(crate) has_factors: bool,
+    /// The stage is finished after it.
+    pub(crate) is_last: bool,
+}
+
+impl StepCode {
+    fn new(row: &StepRow, is_last: bool) -> Self {
+        Self {
+            kind: row.kind,
+            draw: row.draw,
+            constant_ns: row.constant_ns,
+            payload_ns: row.payload_ns,
+            size: row.size,
+            has_start_marks: !row.at_start.is_empty(),
+            has_end_marks: !row.at_end.is_empty(),
+            has_factors: !row.factor.is_empty(),
+            is_last,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct StageRow {
     pub(crate) steps: Vec<StepRow>,
+    /// Place of its first step among the codes.
+    pub(crate) first_code: u16,
     pub(crate) slowdown: Vec<f64>,
     pub(crate) failure: f64,
     pub(crate) checkpoint: Option<Duration>,
@@ -55,7 +89,10 @@ pub(crate) struct Progress {
     /// Token of the lease under which work goes on; events of older leases are void.
     pub(crate) token: u32,
     pub(crate) stage: u16,
+    /// The present step of its stage; [`u16::MAX`] where one event ends the whole stage.
     pub(crate) step: u16,
+    /// The same among all stages' codes.
+    pub(crate) code: u16,
     pub(crate) pool: u16,
     /// Asked before: how often, for clients that ask again.
     pub(crate) asked: u16,
@@ -86,6 +123,8 @@ impl SpanMark {
 /// The pipeline, and per job slot its draws, progress and span marks.
 pub(crate) struct Pipeline {
     pub(crate) stages: Vec<StageRow>,
+    /// All stages' steps, end to end.
+    pub(crate) codes: Vec<StepCode>,
     samplers: Vec<Sampler>,
     draws: Vec<u64>,
     pub(crate) progress: Vec<Progress>,
@@ -100,6 +139,7 @@ impl Pipeline {
         let mut samplers = Vec::new();
         let mut transfers: Vec<(usize, Operation)> = Vec::new();
         let mut stages = Vec::new();
+        let mut codes = Vec::new();
         for (stage, work) in scenario.stages.iter().enumerate() {
             let name = &scenario.system.stages[stage].name;
             let mut steps = Vec::new();
@@ -175,8 +215,12 @@ impl Pipeline {
                 }
                 _ => None,
             };
+            let first_code = codes.len() as u16;
+            let last = steps.len().saturating_sub(1);
+            codes.extend(steps.iter().enumerate().map(|(at, row)| StepCode::new(row, at == last)));
             stages.push(StageRow {
                 steps,
+                first_code,
                 slowdown: work.slowdown.clone(),
                 failure: work.failure,
                 checkpoint: work.checkpoint,
@@ -186,6 +230,7 @@ impl Pipeline {
         }
         Self {
             stages,
+            codes,
             samplers,
             draws: Vec::new(),
             progress: Vec::new(),
@@ -230,6 +275,15 @@ impl Pipeline {
     #[inline(always)]
     pub(crate) fn draw(&self, slot: u32, draw: u16) -> u64 {
         self.draws[slot as usize * self.samplers.len() + draw as usize]
+    }
+
+    /// Time of a step before anything makes it longer or shorter.
+    #[inline(always)]
+    pub(crate) fn base_time(&self, slot: u32, code: &StepCode) -> u64 {
+        match code.draw {
+            Some(draw) => self.draw(slot, draw),
+            None => code.constant_ns,
+        }
     }
 
     #[inline(always)]

@@ -59,6 +59,7 @@ impl StorageWorld {
         Self { lanes: lanes.collect(), jitter, drawn: 0 }
     }
 
+    #[inline(always)]
     fn index(tier: usize, operation: Operation) -> usize {
         tier * 2 + usize::from(operation == Operation::Put)
     }
