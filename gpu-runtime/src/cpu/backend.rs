@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::attention::{Extents, Rows, attention};
-use super::conv::{Added, Geometry, conv};
+use super::conv::{Added, Geometry, conv, temporal_conv};
 use super::norm::{Groups, group_norm, layer_norm};
 use super::{elementwise, matrix};
 use crate::RuntimeError;
@@ -201,6 +201,13 @@ fn execute(program: &Program, op: &Op, out: &mut [f32], threads: usize) {
     let channels = |id: TensorId| shape(id).channels as usize;
     let values = |id: TensorId| program.tensors[id.0 as usize].as_slice();
     let weight = |id: WeightId| program.weights[id.0 as usize].as_slice();
+    let added = |bias: Option<WeightId>, channel_add: Option<View>, residual: Option<TensorId>| {
+        let per_frame = channel_add.map(|View { tensor, offset, .. }| {
+            let frame_stride = if shape(tensor).frames == 1 { 0 } else { channels(tensor) };
+            (&values(tensor)[offset as usize..], frame_stride)
+        });
+        Added { bias: bias.map(weight), per_frame, residual: residual.map(values) }
+    };
     match op {
         Op::Conv2d {
             out: to,
@@ -222,12 +229,13 @@ fn execute(program: &Program, op: &Op, out: &mut [f32], threads: usize) {
                 pad: *pad,
                 upsample: *upsample,
             };
-            let per_frame = channel_add.map(|View { tensor, offset, .. }| {
-                let frame_stride = if shape(tensor).frames == 1 { 0 } else { channels(tensor) };
-                (&values(tensor)[offset as usize..], frame_stride)
-            });
-            let added = Added { bias: bias.map(weight), per_frame, residual: residual.map(values) };
+            let added = added(*bias, *channel_add, *residual);
             conv(out, values(*input), weight(*filters), g, added, threads);
+        }
+        Op::TemporalConv { out: to, input, weight: filters, bias, frames, channel_add, residual } => {
+            let added = added(*bias, *channel_add, *residual);
+            let shapes = [shape(*input), shape(*to)];
+            temporal_conv(out, values(*input), weight(*filters), shapes, *frames as usize, added, threads);
         }
         Op::Linear { input, weight: matrix, bias, residual, .. } => matrix::linear(
             out,

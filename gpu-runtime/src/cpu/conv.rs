@@ -44,8 +44,20 @@ pub(super) fn conv(
     added: Added,
     threads: usize,
 ) {
-    let (columns, depth) = (g.to.channels as usize, (g.kernel * g.kernel * g.from.channels) as usize);
-    let positions = g.to.positions() as usize;
+    let extents =
+        [g.to.channels as usize, (g.kernel * g.kernel * g.from.channels) as usize, g.to.positions() as usize];
+    over_patches(out, weight, extents, added, threads, |patch, row| fill_patch(patch, input, g, row));
+}
+
+/// The product of patches and weight, block by block: `patch_of(patch, row)` gathers the inputs of one output row.
+fn over_patches(
+    out: &mut [f32],
+    weight: &[f32],
+    [columns, depth, positions]: [usize; 3],
+    added: Added,
+    threads: usize,
+    patch_of: impl Fn(&mut [f32], usize) + Sync,
+) {
     let rows_most = (PATCH_ELEMENTS / depth).clamp(1, 1024);
     let work = out.len() as u64 * depth as u64;
     for_blocks(out, rows_most * columns, threads, work, |index, block| {
@@ -61,11 +73,43 @@ pub(super) fn conv(
         }
         let mut patches = vec![0.0; rows * depth];
         for (row, patch) in patches.chunks_exact_mut(depth).enumerate() {
-            fill_patch(patch, input, g, first + row);
+            patch_of(patch, first + row);
         }
         let left = Matrix::rows(&patches, rows, depth, depth);
         multiply(block, columns, left, Matrix::rows(weight, columns, depth, depth).transposed(), 1.0, true);
     });
+}
+
+/// out = conv across frames(input) + what is added; `weight` is `[out, 3, in]`, clips are runs of `frames` frames.
+pub(super) fn temporal_conv(
+    out: &mut [f32],
+    input: &[f32],
+    weight: &[f32],
+    [from, to]: [Shape; 2],
+    frames: usize,
+    added: Added,
+    threads: usize,
+) {
+    let (channels, positions) = (from.channels as usize, from.positions() as usize);
+    over_patches(
+        out,
+        weight,
+        [to.channels as usize, 3 * channels, positions],
+        added,
+        threads,
+        |patch, row| {
+            let frame = row / positions % frames;
+            for (tap, cell) in patch.chunks_exact_mut(channels).enumerate() {
+                if (1..=frames).contains(&(frame + tap)) {
+                    cell.copy_from_slice(
+                        &input[(row + tap * positions - positions) * channels..][..channels],
+                    );
+                } else {
+                    cell.fill(0.0);
+                }
+            }
+        },
+    );
 }
 
 /// The inputs under the kernel at one output position; zeros beyond the border.
@@ -95,6 +139,17 @@ fn fill_patch(patch: &mut [f32], input: &[f32], g: Geometry, row: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frames_beyond_a_clip_are_zero() {
+        // Two clips of two frames, two positions, one channel; taps 100, 10, 1 for before, now and after.
+        let shape = Shape::new(4, 1, 2, 1);
+        let input = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+        let mut out = [f32::NAN; 8];
+        let added = Added { bias: None, per_frame: None, residual: None };
+        temporal_conv(&mut out, &input, &[100.0, 10.0, 1.0], [shape; 2], 2, added, 1);
+        assert_eq!(out, [13.0, 24.0, 130.0, 240.0, 57.0, 68.0, 570.0, 680.0]);
+    }
 
     /// Every convolution of the networks against plain loops over a padded, upsampled picture.
     #[test]

@@ -19,7 +19,7 @@ use super::probe::{self, Search};
 use super::program::{Program, Sink, WeightIndex};
 use crate::RuntimeError;
 use crate::generate::{Backend, Memory, ProgramId};
-use crate::graph::{Graph, TensorId, WeightUse};
+use crate::graph::{Graph, Op, TensorId, WeightUse};
 use crate::weights::Weights;
 
 /// Threads that read and turn weights, at most.
@@ -168,13 +168,20 @@ impl Cuda {
     /// loaded with the same `identity` share the weights that they both name.
     ///
     /// # Errors
-    /// Those of `values`; [`RuntimeError::OutOfMemory`]; [`RuntimeError::Sticky`].
+    /// Those of `values`; [`RuntimeError::OutOfMemory`]; [`RuntimeError::Sticky`]; [`RuntimeError::Unavailable`] for a
+    /// graph with convolutions across frames, which have no kernel yet.
     pub fn load_from(
         &mut self,
         graph: &Graph,
         identity: u64,
         values: impl Fn(&WeightUse) -> Result<Vec<bf16>, RuntimeError> + Sync,
     ) -> Result<ProgramId, RuntimeError> {
+        if graph.ops.iter().any(|op| matches!(op, Op::TemporalConv { .. })) {
+            return Err(RuntimeError::Unavailable {
+                what: format!("program `{}` on this device", graph.name),
+                why: "convolutions across frames run on the cpu only".to_owned(),
+            });
+        }
         let values = &values;
         self.on_owner(move |owner| {
             let mut index = WeightIndex::new();

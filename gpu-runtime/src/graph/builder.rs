@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    ActivationFunction, AttentionPattern, Graph, Op, Pad, Precision, Shape, Tensor, TensorId, TensorKind,
-    View, WeightId, WeightLayout, WeightPart, WeightUse,
+    ActivationFunction, AttentionPattern, Graph, Mixing, Op, Pad, PartSource, Precision, Shape, Tensor,
+    TensorId, TensorKind, View, WeightId, WeightLayout, WeightPart, WeightUse,
 };
 
 /// What a convolution does beside its weights.
@@ -74,6 +74,7 @@ pub struct Builder {
     component: String,
     names: BTreeSet<String>,
     weights: BTreeMap<String, WeightId>,
+    mixing: Option<Mixing>,
 }
 
 impl Builder {
@@ -92,7 +93,17 @@ impl Builder {
             component: component.to_owned(),
             names: BTreeSet::new(),
             weights: BTreeMap::new(),
+            mixing: None,
         }
+    }
+
+    /// Multiplies the weights and biases of all layers that follow by a learned share, until `None` is set. The number
+    /// `factor` is stored in the current component.
+    pub fn mix(&mut self, factor: Option<(&str, bool)>) {
+        self.mixing = factor.map(|(factor, complement)| Mixing {
+            factor: format!("{}/{factor}", self.component),
+            complement,
+        });
     }
 
     /// Takes the following weights from another component; returns the one used before.
@@ -167,10 +178,20 @@ impl Builder {
         layout: WeightLayout,
     ) -> WeightId {
         let full = |path: &str| format!("{}/{path}", self.component);
-        let parts: Vec<_> =
-            paths.iter().map(|(path, rows)| WeightPart { name: full(path), rows: *rows }).collect();
-        assert_eq!(parts.iter().map(|part| part.rows).sum::<u32>(), dims[0], "rows of `{name}`");
-        let wanted = WeightUse { name: full(name), parts, dims: dims.to_vec(), layout };
+        let source = || self.mixing.clone().map_or(PartSource::Stored, PartSource::Mixed);
+        let parts: Vec<_> = paths
+            .iter()
+            .map(|(path, rows)| WeightPart { name: full(path), rows: *rows, source: source() })
+            .collect();
+        let suffix = if self.mixing.is_some() { " mixed" } else { "" };
+        let wanted =
+            WeightUse { name: format!("{}{suffix}", full(name)), parts, dims: dims.to_vec(), layout };
+        self.used(wanted)
+    }
+
+    fn used(&mut self, wanted: WeightUse) -> WeightId {
+        let rows = wanted.parts.iter().map(|part| part.rows).sum::<u32>();
+        assert_eq!(rows, wanted.dims[0], "rows of `{}`", wanted.name);
         if let Some(&id) = self.weights.get(&wanted.name) {
             assert_eq!(*self.graph.weight(id), wanted, "one weight, two uses");
             return id;
@@ -198,14 +219,7 @@ impl Builder {
             side(from.width, spec.pad.left + spec.pad.right),
             spec.channels,
         );
-        if let Some(add) = spec.channel_add {
-            let rows = self.shape(add.tensor);
-            assert!(
-                rows.positions() == 1 && (rows.frames == 1 || rows.frames == from.frames),
-                "`{path}` adds {rows}"
-            );
-            assert_eq!(add.channels, spec.channels, "channels added to `{path}`");
-        }
+        self.assert_channel_add(path, spec.channel_add, shape);
         self.assert_residual(path, spec.residual, shape);
         let dims = [spec.channels, from.channels, spec.kernel, spec.kernel];
         let weight = self.stored(&format!("{path}.weight"), &dims, WeightLayout::Convolution);
@@ -225,6 +239,34 @@ impl Builder {
             residual,
         });
         out
+    }
+
+    /// Convolution across the frames of each clip with `path.weight`, `path.bias`; the result is named `path`. Of
+    /// `spec`, channels, `channel_add` and `residual` count.
+    pub fn temporal_conv(&mut self, path: &str, input: TensorId, frames: u32, spec: Conv) -> TensorId {
+        let from = self.shape(input);
+        let shape = from.with_channels(spec.channels);
+        assert_eq!(from.frames % frames, 0, "frames of `{path}`");
+        self.assert_channel_add(path, spec.channel_add, shape);
+        self.assert_residual(path, spec.residual, shape);
+        let dims = [spec.channels, from.channels, 3, 1];
+        let weight = self.stored(&format!("{path}.weight"), &dims, WeightLayout::Convolution);
+        let bias = Some(self.stored(&format!("{path}.bias"), &[spec.channels], WeightLayout::Vector));
+        let out = self.scratch(path, shape);
+        let Conv { channel_add, residual, .. } = spec;
+        self.graph.ops.push(Op::TemporalConv { out, input, weight, bias, frames, channel_add, residual });
+        out
+    }
+
+    fn assert_channel_add(&self, path: &str, channel_add: Option<View>, shape: Shape) {
+        if let Some(add) = channel_add {
+            let rows = self.shape(add.tensor);
+            assert!(
+                rows.positions() == 1 && (rows.frames == 1 || rows.frames == shape.frames),
+                "`{path}` adds {rows}"
+            );
+            assert_eq!(add.channels, shape.channels, "channels added to `{path}`");
+        }
     }
 
     /// Matrix product with `path.weight` (and `path.bias`); the result is named `path`.
@@ -349,6 +391,31 @@ impl Builder {
         let shape = self.shape(input);
         assert!(frames <= rows && shape.frames.is_multiple_of(frames), "frames of `{name}`");
         let table = self.stored(path, &[rows, shape.channels], WeightLayout::Table);
+        let out = self.scratch(name, shape);
+        self.graph.ops.push(Op::AddFrameTable { out, input, table, frames });
+        out
+    }
+
+    /// Adds to every position of frame f the embedding of its number by the two layers at `path`, which have `hidden`
+    /// features between them. The table is made when weights are read.
+    pub fn add_frame_embedding(
+        &mut self,
+        name: &str,
+        path: &str,
+        hidden: u32,
+        input: TensorId,
+        frames: u32,
+    ) -> TensorId {
+        let shape = self.shape(input);
+        assert_eq!(shape.frames % frames, 0, "frames of `{name}`");
+        let full = format!("{}/{path}", self.component);
+        let source = PartSource::FrameEmbedding { hidden };
+        let table = self.used(WeightUse {
+            name: format!("{full} of {frames} frames"),
+            parts: vec![WeightPart { name: full, rows: frames, source }],
+            dims: vec![frames, shape.channels],
+            layout: WeightLayout::Table,
+        });
         let out = self.scratch(name, shape);
         self.graph.ops.push(Op::AddFrameTable { out, input, table, frames });
         out

@@ -51,9 +51,9 @@ impl Cost {
 fn flops(graph: &Graph, op: &Op) -> u64 {
     let shape = |id: TensorId| graph.tensor(id).shape;
     match op {
-        Op::Conv2d { out, weight, .. } | Op::Linear { out, weight, .. } => {
-            2 * shape(*out).rows() * graph.weight(*weight).elements()
-        }
+        Op::Conv2d { out, weight, .. }
+        | Op::TemporalConv { out, weight, .. }
+        | Op::Linear { out, weight, .. } => 2 * shape(*out).rows() * graph.weight(*weight).elements(),
         Op::Attention { query, key, value, pattern, .. } => {
             let keys_seen = match pattern {
                 AttentionPattern::Spatial | AttentionPattern::Causal | AttentionPattern::Cross => {

@@ -15,7 +15,7 @@ pub use builder::{Builder, Conv, GroupNormSpec, LinearSpec};
 pub use cost::{Cost, OpCost};
 pub use op::{ActivationFunction, AttentionPattern, Op, Pad};
 pub use tensor::{Precision, Shape, Tensor, TensorId, TensorKind, View};
-pub use weight::{WeightId, WeightLayout, WeightPart, WeightUse};
+pub use weight::{Mixing, PartSource, WeightId, WeightLayout, WeightPart, WeightUse};
 
 /// A program: what is computed, over which tensors, with which weights, in order.
 #[derive(Debug, Clone, PartialEq)]

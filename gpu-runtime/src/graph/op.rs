@@ -78,6 +78,24 @@ pub enum Op {
         /// Same shape as `out`.
         residual: Option<TensorId>,
     },
+    /// Convolution across frames, three at a time, for each position: out\[f\] = Σ_k weight_k · input\[f + k - 1\] + bias
+    /// + channel_add + residual, within a clip; frames beyond its ends are zero.
+    TemporalConv {
+        /// Frames and positions of `input`.
+        out: TensorId,
+        /// `[frames, height, width, in channels]`.
+        input: TensorId,
+        /// `[out, in, 3, 1]`.
+        weight: WeightId,
+        /// `[out]`.
+        bias: Option<WeightId>,
+        /// Frames of one clip; divides the frames.
+        frames: u32,
+        /// As in [`Op::Conv2d`].
+        channel_add: Option<View>,
+        /// Same shape as `out`.
+        residual: Option<TensorId>,
+    },
     /// out = input · weightᵀ + bias + residual, row by row.
     Linear {
         /// Same rows as `input`, channels of the weight's first axis.
@@ -203,6 +221,7 @@ impl Op {
     pub fn out(&self) -> TensorId {
         match self {
             Op::Conv2d { out, .. }
+            | Op::TemporalConv { out, .. }
             | Op::Linear { out, .. }
             | Op::GroupNorm { out, .. }
             | Op::LayerNorm { out, .. }
@@ -220,7 +239,8 @@ impl Op {
     #[must_use]
     pub fn reads(&self) -> Vec<TensorId> {
         match self {
-            Op::Conv2d { input, channel_add, residual, .. } => {
+            Op::Conv2d { input, channel_add, residual, .. }
+            | Op::TemporalConv { input, channel_add, residual, .. } => {
                 [Some(*input), channel_add.map(|view| view.tensor), *residual].into_iter().flatten().collect()
             }
             Op::Linear { input, residual, .. } => [Some(*input), *residual].into_iter().flatten().collect(),
@@ -242,9 +262,9 @@ impl Op {
     #[must_use]
     pub fn weights(&self) -> Vec<WeightId> {
         match self {
-            Op::Conv2d { weight, bias, .. } | Op::Linear { weight, bias, .. } => {
-                [Some(*weight), *bias].into_iter().flatten().collect()
-            }
+            Op::Conv2d { weight, bias, .. }
+            | Op::TemporalConv { weight, bias, .. }
+            | Op::Linear { weight, bias, .. } => [Some(*weight), *bias].into_iter().flatten().collect(),
             Op::GroupNorm { gamma, beta, .. } | Op::LayerNorm { gamma, beta, .. } => vec![*gamma, *beta],
             Op::AddFrameTable { table, .. } => vec![*table],
             Op::Embed { tokens, positions, .. } => vec![*tokens, *positions],

@@ -7,7 +7,8 @@ pub struct WeightId(pub u32);
 /// What a weight is, which tells a backend how to lay it out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WeightLayout {
-    /// `[out, in, kernel, kernel]` as stored; backends keep `[out, kernel, kernel, in]` (KRSC).
+    /// `[out, in, kernel, kernel]` as stored; backends keep `[out, kernel, kernel, in]` (KRSC). Across frames it is
+    /// `[out, in, 3, 1]`, stored with one more axis of extent 1.
     Convolution,
     /// `[out, in]`, row-major. A stored `[out, in, 1, 1]` counts as the same.
     Matrix,
@@ -17,13 +18,39 @@ pub enum WeightLayout {
     Table,
 }
 
-/// A stored tensor that is one part of a weight.
+/// How a part is made of what is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PartSource {
+    /// As it is stored.
+    Stored,
+    /// Times one number of the folder, so that a blend of two branches needs no operation.
+    Mixed(Mixing),
+    /// Row f is an embedding of frame number f: linear_2(silu(linear_1(cosines and sines of f))). The part's name is the
+    /// path of the two layers.
+    FrameEmbedding {
+        /// Features between the layers.
+        hidden: u32,
+    },
+}
+
+/// A learned share, the sigmoid of one stored number, or what is left of one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Mixing {
+    /// Component folder and name of the stored number: `…time_mixer.mix_factor`.
+    pub factor: String,
+    /// Whether the share is 1 - sigmoid instead of sigmoid.
+    pub complement: bool,
+}
+
+/// A stored tensor, or something made of it, that is one part of a weight.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WeightPart {
     /// Component folder and tensor name: `unet/conv_in.weight`.
     pub name: String,
     /// Extent along the first axis.
     pub rows: u32,
+    /// How it is made.
+    pub source: PartSource,
 }
 
 /// A weight as an operation uses it: one stored tensor, or several joined along the first axis.

@@ -4,10 +4,10 @@ use crate::graph::{AttentionPattern, Builder, Conv, GroupNormSpec, LinearSpec, T
 
 /// Added to the variance in the group normalisation before a transformer (diffusers' Transformer2DModel and
 /// AnimateDiffTransformer3D; residual blocks have their own).
-const TRANSFORMER_EPS: f32 = 1e-6;
+pub(super) const TRANSFORMER_EPS: f32 = 1e-6;
 
 /// Added to the variance in the layer normalisations of transformer blocks.
-const BLOCK_EPS: f32 = 1e-5;
+pub(super) const BLOCK_EPS: f32 = 1e-5;
 
 /// Group normalisation of residual blocks.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +77,17 @@ pub(super) struct Attention {
 /// residual + to_out(attention(x)); the result is named `path`.
 pub(super) fn attention(b: &mut Builder, path: &str, x: TensorId, spec: Attention) -> TensorId {
     let channels = b.shape(x).channels;
-    let attended = match spec.sight {
+    let attended = attended(b, path, x, spec);
+    let spec = LinearSpec { channels, bias: true, residual: Some(spec.residual) };
+    let out = b.linear(&format!("{path}.to_out.0"), attended, spec);
+    b.rename(out, path);
+    out
+}
+
+/// attention(x) before its output projection.
+pub(super) fn attended(b: &mut Builder, path: &str, x: TensorId, spec: Attention) -> TensorId {
+    let channels = b.shape(x).channels;
+    match spec.sight {
         Sight::Itself(pattern) => {
             let parts = ["to_q", "to_k", "to_v"].map(|part| (format!("{path}.{part}"), channels));
             let joined = LinearSpec { channels: 3 * channels, bias: spec.bias, residual: None };
@@ -91,15 +101,11 @@ pub(super) fn attention(b: &mut Builder, path: &str, x: TensorId, spec: Attentio
             let views = [b.whole(query), key, value];
             b.attention(&format!("{path}.attended"), views, spec.heads, AttentionPattern::Cross)
         }
-    };
-    let spec = LinearSpec { channels, bias: true, residual: Some(spec.residual) };
-    let out = b.linear(&format!("{path}.to_out.0"), attended, spec);
-    b.rename(out, path);
-    out
+    }
 }
 
 /// x + feed-forward(norm(x)) with GEGLU; the result is named `path`.
-fn feed_forward(b: &mut Builder, path: &str, norm: &str, x: TensorId) -> TensorId {
+pub(super) fn feed_forward(b: &mut Builder, path: &str, norm: &str, x: TensorId) -> TensorId {
     let channels = b.shape(x).channels;
     let h = b.layer_norm(norm, x, BLOCK_EPS);
     let wide = LinearSpec { channels: 8 * channels, bias: true, residual: None };

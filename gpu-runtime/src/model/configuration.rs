@@ -5,15 +5,16 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::keys::Keys;
+use super::video_config::GROUPS;
 use crate::RuntimeError;
 
 /// Widest layer that is accepted.
-const CHANNELS_MAX: u32 = 8192;
+pub(super) const CHANNELS_MAX: u32 = 8192;
 /// Most resolution levels of a network.
-const BLOCKS_MAX: usize = 8;
+pub(super) const BLOCKS_MAX: usize = 8;
 /// Most layers per level, and most blocks per transformer. Published models have up to 3 and 10; together with
 /// [`BLOCKS_MAX`] this bounds the plan that a configuration can ask for.
-const LAYERS_MAX: u32 = 16;
+pub(super) const LAYERS_MAX: u32 = 16;
 /// Most layers of a text encoder.
 const TEXT_LAYERS_MAX: u32 = 64;
 
@@ -95,7 +96,7 @@ pub struct MotionConfig {
     pub frames_max: u32,
 }
 
-/// `vae/config.json`: AutoencoderKL.
+/// `vae/config.json`: AutoencoderKL or AutoencoderKLTemporalDecoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VaeConfig {
     /// Channels of each level, finest first.
@@ -114,6 +115,8 @@ pub struct VaeConfig {
     pub quantize: bool,
     /// Whether a 1 × 1 convolution precedes the decoder.
     pub dequantize: bool,
+    /// Whether the decoder looks across frames: AutoencoderKLTemporalDecoder of image-to-video models.
+    pub temporal_decoder: bool,
 }
 
 impl TextConfig {
@@ -266,7 +269,7 @@ impl UnetConfig {
 }
 
 /// Which levels have attention; the types of all levels must be those of this class.
-fn levels_with_attention(
+pub(super) fn levels_with_attention(
     keys: &Keys,
     key: &str,
     types: &[String],
@@ -289,7 +292,7 @@ fn levels_with_attention(
         .collect()
 }
 
-fn check_groups(keys: &Keys, channels: &[u32], groups: u32) -> Result<(), RuntimeError> {
+pub(super) fn check_groups(keys: &Keys, channels: &[u32], groups: u32) -> Result<(), RuntimeError> {
     match channels.iter().find(|channels| *channels % groups != 0) {
         None => Ok(()),
         Some(channels) => Err(keys.bad(format!("{channels} channels are not a multiple of {groups} groups"))),
@@ -345,8 +348,12 @@ impl VaeConfig {
     /// [`RuntimeError::BadModel`] naming the key at fault.
     pub fn read(path: &Path) -> Result<Self, RuntimeError> {
         let mut keys = Keys::read(path)?;
+        let temporal_decoder = match keys.word("_class_name")?.as_deref() {
+            None | Some("AutoencoderKL") => false,
+            Some("AutoencoderKLTemporalDecoder") => true,
+            Some(other) => return Err(keys.bad(format!("`_class_name` is {other}, not AutoencoderKL"))),
+        };
         keys.only(&[
-            ("_class_name", json!("AutoencoderKL")),
             ("act_fn", json!("silu")),
             ("in_channels", json!(3)),
             ("out_channels", json!(3)),
@@ -356,11 +363,10 @@ impl VaeConfig {
         ])?;
         keys.harmless(&["force_upcast", "sample_size"]);
         let channels = keys.numbers("block_out_channels", 1..=CHANNELS_MAX, 1..=BLOCKS_MAX)?;
-        for (key, implemented) in
-            [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")]
-        {
+        let ways = [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")];
+        for (key, implemented) in if temporal_decoder { &ways[..1] } else { &ways[..] } {
             let types = keys.words(key, &[])?;
-            if types.len() != channels.len() || types.iter().any(|kind| kind != implemented) {
+            if types.len() != channels.len() || types.iter().any(|kind| kind != *implemented) {
                 return Err(keys.bad(format!("`{key}` is {types:?}, not {} × {implemented}", channels.len())));
             }
         }
@@ -368,13 +374,20 @@ impl VaeConfig {
             layers: keys.number("layers_per_block", 1..=LAYERS_MAX, Some(1))?,
             groups: keys.number("norm_num_groups", 1..=CHANNELS_MAX, Some(32))?,
             latent_channels: keys.number("latent_channels", 1..=64, Some(4))?,
+            temporal_decoder,
             scaling_factor: keys.positive("scaling_factor", 0.18215)?,
             attention: keys.flag("mid_block_add_attention", true)?,
             quantize: keys.flag("use_quant_conv", true)?,
-            dequantize: keys.flag("use_post_quant_conv", true)?,
+            dequantize: keys.flag("use_post_quant_conv", !temporal_decoder)?,
             channels,
         };
         check_groups(&keys, &config.channels, config.groups)?;
+        if temporal_decoder && (config.groups != GROUPS || config.layers < 2 || config.dequantize) {
+            return Err(keys.bad(format!(
+                "a temporal decoder with {} groups and {} layers; {GROUPS} and at least 2 are implemented",
+                config.groups, config.layers
+            )));
+        }
         keys.finish()?;
         Ok(config)
     }

@@ -106,6 +106,11 @@ impl Model {
                 self.text.channels, self.unet.context_channels
             )));
         }
+        if self.vae.temporal_decoder {
+            return Err(bad(
+                "its VAE has a temporal decoder, which goes with image-to-video models only".to_owned()
+            ));
+        }
         if self.vae.latent_channels != self.unet.latent_channels {
             return Err(bad(format!(
                 "its VAE has {} latent channels and its UNet {}; they are of different models",

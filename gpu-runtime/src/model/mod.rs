@@ -12,7 +12,10 @@ pub mod program;
 mod text;
 mod unet;
 mod vae;
+mod video;
+mod video_config;
 
 pub use configuration::{MotionConfig, TextActivation, TextConfig, UnetConfig, VaeConfig};
 pub(crate) use folder::smallest_programs;
 pub use folder::{Model, ModelSource};
+pub use video_config::VideoUnetConfig;

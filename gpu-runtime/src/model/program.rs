@@ -2,9 +2,12 @@
 //! given here.
 
 use super::configuration::{MotionConfig, TextConfig, UnetConfig, VaeConfig};
-use super::{text, unet, vae};
+use super::video_config::VideoUnetConfig;
+use super::{text, unet, vae, video};
+use crate::RuntimeError;
 use crate::graph::{Builder, Graph, LinearSpec, Precision, Shape, View};
 use crate::schedule::StepCoefficients;
+use crate::weights::Weights;
 
 /// Output of [`text()`] and input of [`context`].
 pub const CONTEXT: &str = "context";
@@ -30,6 +33,13 @@ pub const SCALED_LATENTS: &str = "scaled_latents";
 pub const PICTURE: &str = "picture";
 /// Output of [`encode`]: means, then log variances.
 pub const MOMENTS: &str = "moments";
+
+/// Input of [`video_step`]: latents of the start picture in every frame.
+pub const START_LATENTS: &str = "start_latents";
+/// Input of [`video_step`]: sinusoids of frame rate, motion and noise of the start picture, side by side.
+pub const ADDED: &str = "added";
+/// Input of [`video_step`]: [`shares`].
+pub const SHARES: &str = "shares";
 
 /// Number of scalars of one step.
 const SCALAR_COUNT: u32 = 8;
@@ -124,13 +134,58 @@ pub fn step(config: &UnetConfig, motion: Option<&MotionConfig>, size: LatentSize
     b.finish()
 }
 
-/// Latents to pictures, `frames` at once.
+/// One denoising step of an image-to-video model; the sampler is that of [`step`].
+///
+/// The start picture's latents go in beside the noisy ones, its embedding is the whole context, and [`SHARES`] are
+/// written once after loading.
+#[must_use]
+pub fn video_step(config: &VideoUnetConfig, size: LatentSize) -> Graph {
+    let mut b = Builder::new("video step", "unet");
+    let shape = size.shape(config.latent_channels);
+    let latents = b.state(LATENTS, shape);
+    let previous = b.state(DENOISED, shape);
+    let noise = b.input(NOISE, shape, Precision::Single);
+    let start = b.input(START_LATENTS, shape, Precision::Model);
+    let vector = |channels| Shape::new(1, 1, 1, channels);
+    let scalars = b.input(SCALARS, vector(SCALAR_COUNT), Precision::Single);
+    let blends = video::blends(config).len() as u32;
+    let conditions = video::Conditions {
+        timestep: b.input(TIMESTEP, vector(config.channels[0]), Precision::Model),
+        added: b.input(ADDED, vector(config.added_channels_all), Precision::Model),
+        context: b.input(CONTEXT, vector(config.context_channels), Precision::Model),
+        shares: b.input(SHARES, vector(2 * blends), Precision::Single),
+    };
+    let view = |offset, channels| View { tensor: scalars, offset, channels };
+    let scaled = b.combine("scaled", &[latents], view(0, 1), Precision::Model);
+    let sample = b.concat("sample", scaled, start);
+    let predicted = video::denoiser(&mut b, config, size.frames, sample, conditions);
+    let denoised = b.combine("denoised_now", &[latents, predicted], view(1, 2), Precision::Single);
+    b.combine_into(latents, &[latents, denoised, previous, noise], view(3, 4));
+    b.combine_into(previous, &[denoised], view(7, 1));
+    b.output(latents);
+    b.output(previous);
+    b.finish()
+}
+
+/// The values of [`SHARES`]: what each blend of [`video_step`] keeps of the frame alone and takes of the clip.
+///
+/// # Errors
+/// [`RuntimeError::BadModel`] when a stored number is missing.
+pub fn shares(config: &VideoUnetConfig, weights: &Weights) -> Result<Vec<f32>, RuntimeError> {
+    video::blends(config).iter().flatten().map(|mixing| weights.share(mixing)).collect()
+}
+
+/// Latents to pictures, `frames` at once. A temporal decoder looks across them.
 #[must_use]
 pub fn decode(config: &VaeConfig, frames: u32, height: u32, width: u32) -> Graph {
     let mut b = Builder::new("decode", "vae");
     let shape = Shape::new(frames, height, width, config.latent_channels);
     let latents = b.input(SCALED_LATENTS, shape, Precision::Model);
-    let out = vae::decoder(&mut b, config, latents);
+    let out = if config.temporal_decoder {
+        vae::temporal_decoder(&mut b, config, latents)
+    } else {
+        vae::decoder(&mut b, config, latents)
+    };
     b.rename(out, PICTURE);
     b.output(out);
     b.finish()

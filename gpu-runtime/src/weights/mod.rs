@@ -6,6 +6,7 @@
 mod adapter;
 mod component;
 mod file;
+mod frame_embedding;
 mod read;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use half::bf16;
 
 use crate::RuntimeError;
-use crate::graph::{Graph, WeightLayout, WeightUse};
+use crate::graph::{Graph, Mixing, PartSource, WeightLayout, WeightPart, WeightUse};
 
 use adapter::LowRank;
 pub use component::Component;
@@ -99,11 +100,7 @@ impl Weights {
     pub fn f32(&self, wanted: &WeightUse) -> Result<Vec<f32>, RuntimeError> {
         let mut values = Vec::new();
         for part in self.parts(wanted)? {
-            let from = values.len();
-            read::extend_f32(&mut values, part.bytes, part.kind);
-            for low_rank in part.adapters {
-                low_rank.add_to(&mut values[from..]);
-            }
+            part.extend_f32(&mut values);
         }
         Ok(values)
     }
@@ -115,44 +112,70 @@ impl Weights {
     pub fn bf16(&self, wanted: &WeightUse) -> Result<Vec<bf16>, RuntimeError> {
         let mut values = Vec::new();
         for part in self.parts(wanted)? {
-            if part.adapters.is_empty() {
-                read::extend_bf16(&mut values, part.bytes, part.kind);
-            } else {
-                let mut exact = Vec::new();
-                read::extend_f32(&mut exact, part.bytes, part.kind);
-                part.adapters.iter().for_each(|low_rank| low_rank.add_to(&mut exact));
-                values.extend(exact.into_iter().map(bf16::from_f32));
+            match part {
+                Part::Stored { bytes, kind, adapters: [], share: None } => {
+                    read::extend_bf16(&mut values, bytes, kind);
+                }
+                changed => {
+                    let mut exact = Vec::new();
+                    changed.extend_f32(&mut exact);
+                    values.extend(exact.into_iter().map(bf16::from_f32));
+                }
             }
         }
         Ok(values)
     }
 
-    /// The stored tensors of a weight, each checked against the plan.
+    /// A learned share: the sigmoid of one stored number, or one minus it.
+    ///
+    /// # Errors
+    /// [`RuntimeError::BadModel`] when the number is missing or is not one.
+    pub fn share(&self, mixing: &Mixing) -> Result<f32, RuntimeError> {
+        let one = WeightUse {
+            name: mixing.factor.clone(),
+            parts: vec![WeightPart { name: mixing.factor.clone(), rows: 1, source: PartSource::Stored }],
+            dims: vec![1],
+            layout: WeightLayout::Vector,
+        };
+        let factor = f64::from(self.f32(&one)?[0]);
+        let share = 1.0 / (1.0 + libm::exp(if mixing.complement { factor } else { -factor }));
+        Ok(share as f32)
+    }
+
+    /// The parts of a weight, each checked against the plan.
     fn parts(&self, wanted: &WeightUse) -> Result<Vec<Part<'_>>, RuntimeError> {
-        let mut found = Vec::with_capacity(wanted.parts.len());
-        for part in &wanted.parts {
-            let Some((file, stored)) = self.index.get(&part.name) else {
-                return Err(self.missing(&part.name));
-            };
-            let file = &self.files[*file];
-            let mut expected = vec![part.rows as usize];
-            expected.extend(wanted.dims[1..].iter().map(|&extent| extent as usize));
-            if !fits(&stored.shape, &expected, wanted.layout) {
-                return Err(file.bad(format!(
-                    "tensor `{}` has shape {:?}, but config.json makes it {expected:?}; both must be of one model",
-                    part.name, stored.shape
-                )));
+        wanted.parts.iter().map(|part| self.part(wanted, part)).collect()
+    }
+
+    fn part(&self, wanted: &WeightUse, part: &WeightPart) -> Result<Part<'_>, RuntimeError> {
+        let share = match &part.source {
+            PartSource::Stored => None,
+            PartSource::Mixed(mixing) => Some(self.share(mixing)?),
+            PartSource::FrameEmbedding { hidden } => {
+                return frame_embedding::table(self, &part.name, wanted.dims[1], *hidden, part.rows)
+                    .map(Part::Made);
             }
-            let Some(kind) = stored.kind else {
-                return Err(file.bad(format!(
-                    "tensor `{}` is stored as {}; convert it to BF16, F16 or F32",
-                    part.name, stored.dtype
-                )));
-            };
-            let adapters = self.adapters.get(&part.name).map_or(&[][..], Vec::as_slice);
-            found.push(Part { bytes: file.bytes(stored), kind, adapters });
+        };
+        let Some((file, stored)) = self.index.get(&part.name) else {
+            return Err(self.missing(&part.name));
+        };
+        let file = &self.files[*file];
+        let mut expected = vec![part.rows as usize];
+        expected.extend(wanted.dims[1..].iter().map(|&extent| extent as usize));
+        if !fits(&stored.shape, &expected, wanted.layout) {
+            return Err(file.bad(format!(
+                "tensor `{}` has shape {:?}, but config.json makes it {expected:?}; both must be of one model",
+                part.name, stored.shape
+            )));
         }
-        Ok(found)
+        let Some(kind) = stored.kind else {
+            return Err(file.bad(format!(
+                "tensor `{}` is stored as {}; convert it to BF16, F16 or F32",
+                part.name, stored.dtype
+            )));
+        };
+        let adapters = self.adapters.get(&part.name).map_or(&[][..], Vec::as_slice);
+        Ok(Part::Stored { bytes: file.bytes(stored), kind, adapters, share })
     }
 
     fn missing(&self, name: &str) -> RuntimeError {
@@ -172,21 +195,43 @@ impl Default for Weights {
     }
 }
 
-/// One stored tensor that fits the plan.
-struct Part<'a> {
-    bytes: &'a [u8],
-    kind: Kind,
-    adapters: &'a [LowRank],
+/// One part of a weight that fits the plan.
+enum Part<'a> {
+    /// A stored tensor, with adapters to add and a share to multiply by.
+    Stored { bytes: &'a [u8], kind: Kind, adapters: &'a [LowRank], share: Option<f32> },
+    /// Values made of several.
+    Made(Vec<f32>),
 }
 
-/// Whether a stored shape holds what a plan expects; axes of extent one at the end (1 × 1 convolutions as matrices)
-/// or the beginning (tables with a batch axis) do not matter.
+impl Part<'_> {
+    fn extend_f32(self, values: &mut Vec<f32>) {
+        match self {
+            Part::Made(made) => values.extend(made),
+            Part::Stored { bytes, kind, adapters, share } => {
+                let from = values.len();
+                read::extend_f32(values, bytes, kind);
+                let values = &mut values[from..];
+                adapters.iter().for_each(|low_rank| low_rank.add_to(values));
+                if let Some(share) = share {
+                    values.iter_mut().for_each(|value| *value *= share);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a stored shape holds what a plan expects. Axes of extent one at the end (1 × 1 convolutions and matrices,
+/// convolutions across frames) or the beginning (tables with a batch axis) do not matter.
 fn fits(stored: &[usize], expected: &[usize], layout: WeightLayout) -> bool {
     match layout {
-        WeightLayout::Matrix => {
-            stored.len() >= 2 && stored[..2] == *expected && stored[2..].iter().all(|&extent| extent == 1)
+        WeightLayout::Matrix | WeightLayout::Convolution => {
+            let trimmed = |shape: &[usize]| {
+                let end = shape.iter().rposition(|&extent| extent != 1).map_or(0, |last| last + 1);
+                shape[..end.max(shape.len().min(2))].to_vec()
+            };
+            trimmed(stored) == trimmed(expected)
         }
         WeightLayout::Table => stored == expected || stored.strip_prefix(&[1]) == Some(expected),
-        WeightLayout::Convolution | WeightLayout::Vector => stored == expected,
+        WeightLayout::Vector => stored == expected,
     }
 }

@@ -56,6 +56,7 @@ pub fn lower(graph: &Graph, addresses: &Addresses, target: Target) -> Lowered {
             | Op::Concat { .. }
             | Op::Embed { .. }
             | Op::Combine { .. } => lowering.elementwise(op),
+            Op::TemporalConv { .. } => unreachable!("refused when a program is loaded"),
         }
     }
     Lowered { launches: lowering.launches, workspace_bytes: lowering.workspace_bytes }
