@@ -81,7 +81,7 @@ fn build() -> Option<PathBuf> {
         return None;
     }
     let folder =
-        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("stand-in-{}", env!("CARGO_CRATE_NAME")));
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("stand-in");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stand_in/build");
     match Command::new(script).arg(&folder).status() {
         Ok(status) if status.success() => Some(folder),
