@@ -337,7 +337,11 @@ impl From<gpu_runtime::RuntimeError> for Failure {
             E::BadRequest { .. } => (Status::InvalidInput, "runtime::bad-request"),
             E::Cancelled { .. } => (Status::Interrupted, "runtime::cancelled"),
         };
-        Self::new(status, code, chain(&error))
+        let help = match &error {
+            E::Unavailable { .. } => Some("`--device cpu` needs no GPU".to_owned()),
+            _ => None,
+        };
+        with_optional_help(Self::new(status, code, chain(&error)), help)
     }
 }
 

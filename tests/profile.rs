@@ -114,12 +114,18 @@ fn mistakes_end_with_their_codes() {
     studio.worker(&["--image", "text.png"]).ends(3, &["image `text.png`: is no PNG, JPEG or WebP"]);
     studio.worker(&["--image", "absent.png"]).ends(3, &["image `absent.png`: cannot be opened"]);
     studio.worker(&["--motion-adapter", "absent"]).ends(3, &["absent"]);
+    // `auto` would go on on the CPU; a GPU that was asked for is not replaced.
+    let cuda = ["worker", "--once", "--device", "cuda", "--model", "tiny", "--prompt", "a", "--frames", "1"];
+    let ran = studio.run(&cuda);
+    if ran.output.status.code() != Some(0) {
+        ran.ends(1, &["is not available", "--device cpu"]);
+        assert!(!studio.folder.path().join("animation.png").exists());
+    }
     studio.worker(&["--out", "absent/a.png"]).ends(1, &["could not create a file"]);
     studio.run(&["worker", "--model", "tiny", "--prompt", "a"]).ends(2, &["--once"]);
     studio.run(&["worker", "--once", "--model", "absent", "--prompt", "a"]).ends(3, &["model `absent`"]);
     studio.run(&["profile", "--make-tiny", "tiny"]).ends(3, &["tiny"]);
     studio.run(&["profile"]).ends(2, &["MODEL"]);
-    assert!(!studio.folder.path().join("animation.png").exists());
 }
 
 #[test]

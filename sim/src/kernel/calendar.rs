@@ -36,6 +36,10 @@ const TUNE_EVERY: u64 = 4096;
 const TODAY_MAX: usize = 24;
 /// Events per bucket, far ones included, beyond which there are too few buckets.
 const BUCKET_MEAN_MAX: usize = 2;
+/// Buckets from which events lie so far apart in memory that they are asked for ahead of time.
+const FETCH_MIN: usize = 1 << 13;
+/// Days that they are asked for ahead of time.
+const FETCH_DAYS: usize = 4;
 /// Events per day to aim at: enough that hardly a day is empty, few enough to be ranked against each other.
 const EVENTS_PER_DAY: u64 = 4;
 
@@ -309,7 +313,35 @@ impl<P: Copy> Calendar<P> {
         // SAFETY: the first `count` places were written just now.
         unsafe { self.morning.set_len(count) };
         self.heads[bucket] = kept;
+        if self.heads.len() >= FETCH_MIN {
+            self.fetch_coming_days(bucket);
+        }
         self.rank_morning()
+    }
+
+    /// Asks the processor for the events of the next days, which it could not guess: one link of each day's chain at a time.
+    #[inline]
+    fn fetch_coming_days(&self, bucket: usize) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let mask = self.heads.len() - 1;
+            for lead in 1..=FETCH_DAYS {
+                let mut index = self.heads[(bucket + lead) & mask];
+                for _ in lead..FETCH_DAYS {
+                    match self.nodes.get(index as usize) {
+                        Some(node) => index = node.next,
+                        None => break,
+                    }
+                }
+                if let Some(node) = self.nodes.get(index as usize) {
+                    // SAFETY: the instruction is part of every x86-64 processor and reads nothing.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(node).cast()) };
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = bucket;
     }
 
     /// Puts the morning's events in order; false when there are none.

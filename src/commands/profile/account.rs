@@ -23,8 +23,10 @@ pub(super) struct Profile {
     pub(super) seed: u64,
     /// Memory of the device held by one replica that serves the stage's kind of request, bytes.
     pub(super) memory_bytes: u64,
-    /// Opening the device and the folder, loading weights and programs.
+    /// Opening the device and the folder, loading weights and programs, with the files in the page cache.
     pub(super) load: Spread,
+    /// The same with the files on the disk alone; `None` where the system does not empty its cache on request.
+    pub(super) load_from_disk: Option<Spread>,
     /// The first request after loading, less a later one of the same kind; 0 where it was no slower.
     pub(super) warm_up_s: f64,
     /// One for each combination of size, frames and steps, alone on the device.
@@ -121,7 +123,8 @@ impl Profile {
             "# Service times of the model `{model}`, measured on {date} (UTC) by headroom {version}.\n\
              # Device: {device}; {host}.\n# Request: {} frames of {} x {} pixels from a start image; its time is that of \
              {} steps, without queue, transfers or writing the file.\n# Memory of the device: {} MiB for one \
-             replica.\n# Start-up: {} to load (median of {}), {} to warm up. In a scenario: startup = {{ weights = {} }}\n",
+             replica.\n# Start-up: {} to load from the page cache (median of {}), {} from the disk, {} to warm up.\n\
+             # In a scenario: startup = {{ weights = {} }}\n",
             best.frames,
             best.width,
             best.height,
@@ -129,8 +132,11 @@ impl Profile {
             figure(self.memory_bytes as f64 / 1024.0 / 1024.0),
             time(self.load.median()),
             self.load.count(),
+            self.load_from_disk
+                .as_ref()
+                .map_or_else(|| "not measured".to_owned(), |load| time(load.median())),
             time(self.warm_up_s),
-            seconds(self.load.median() + self.warm_up_s),
+            seconds(self.load_from_disk.as_ref().unwrap_or(&self.load).median() + self.warm_up_s),
         );
         text.push_str(
             "#\n# A scenario takes this file over with `extends`, or by copying what is below.\n#\n",
@@ -214,6 +220,7 @@ mod tests {
             seed: 1,
             memory_bytes: 5 << 20,
             load: spread(1.0),
+            load_from_disk: Some(spread(3.0)),
             warm_up_s: 0.25,
             alone: steps.iter().map(row).collect(),
             dense: (1..=replicas).map(dense).collect(),
@@ -241,6 +248,8 @@ mod tests {
         let levels: Vec<(&str, f64)> =
             found.system.qualities.iter().map(|level| (level.name.as_str(), level.service_factor)).collect();
         assert_eq!(levels, [("8-steps", 1.0), ("4-steps", 0.574), ("1-steps", 0.255)]);
+        let text = profile(&[4], 1).toml(Names { stage: "animate", pool: "gpu" });
+        assert!(text.contains("weights = \"3.55000s\""), "{text}");
         let plain = scenario(&profile(&[4], 1));
         assert_eq!((plain.system.qualities.len(), plain.stages[0].slowdown.len()), (1, 0));
     }

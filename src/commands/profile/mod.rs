@@ -2,6 +2,7 @@
 
 mod account;
 mod measure;
+mod page_cache;
 mod spread;
 
 use std::num::NonZeroU32;
