@@ -43,7 +43,7 @@ fn capture_holds_every_launch_and_runs_none() {
     let id = cuda.load(&graph, &model.weights).unwrap();
     assert_eq!(stand_in.get("launches"), 0, "loading computes nothing");
     let nodes = cuda.nodes(id).unwrap();
-    assert!(nodes >= graph.ops.len(), "{nodes} nodes for {} operations", graph.ops.len());
+    assert_eq!(nodes, lower(&graph, &addresses(&graph), TARGET).launches.len());
     for runs in 1..=3 {
         cuda.run(id).unwrap();
         read(&mut cuda, id, &graph, graph.outputs[0]).unwrap();
@@ -287,6 +287,6 @@ fn lowering_is_the_same_every_time_and_asks_for_its_workspace() {
     let addresses = addresses(&graph);
     let lowered = lower(&graph, &addresses, TARGET);
     assert_eq!(lowered, lower(&graph, &addresses, TARGET));
-    assert!(lowered.workspace_bytes > 0 && lowered.launches.len() >= graph.ops.len());
+    assert!(lowered.workspace_bytes > 0 && !lowered.launches.is_empty());
     lowered.launches.iter().for_each(check_limits);
 }

@@ -198,6 +198,46 @@ fn linear_layers_of_all_sizes() {
 }
 
 #[test]
+fn convolutions_across_frames_stay_within_their_clip() {
+    let Some(stand_in) = StandIn::new() else { return };
+    for (frames, clip, rows, from, to) in
+        [(4, 4, 1, 16, 24), (6, 3, 6, 40, 16), (5, 1, 5, 8, 8), (4, 2, 1, 12, 20)]
+    {
+        let shape = Shape::new(frames, 3, 5, from);
+        let shapes = [shape, Shape::new(rows, 1, 1, 64), shape.with_channels(to)];
+        let graph = graph_of(&shapes, |b, x| {
+            let add = View { tensor: x[1], offset: 8, channels: to };
+            let spec = Conv { channel_add: Some(add), residual: Some(x[2]), ..Conv::same(to) };
+            b.temporal_conv("conv", x[0], clip, spec)
+        });
+        check(&stand_in, &format!("{frames} frames in clips of {clip}"), &graph, ONE_ROUNDING);
+    }
+}
+
+#[test]
+fn gates_run_inside_their_linear_layers() {
+    let Some(stand_in) = StandIn::new() else { return };
+    for (processors, rows, channels, bias, kernel) in [
+        (132, 9, 16, true, "linear_64x64"),
+        (132, 70, 136, false, "linear_64x64"),
+        (4, 486, 160, true, "hopper_linear_128x160"),
+        (4, 486, 120, true, "hopper_linear_128x128"),
+        (132, 8, 16, true, "geglu_8"),
+        (132, 9, 12, true, "geglu_1"),
+    ] {
+        stand_in.set("processors", processors);
+        let graph = graph_of(&[Shape::new(1, 1, rows, 40)], |b, x| {
+            let wide = b.linear("wide", x[0], LinearSpec { channels: 2 * channels, bias, residual: None });
+            b.geglu("y", wide)
+        });
+        // Fused, the wide tensor is not rounded; apart, it is, and its roundings are multiplied.
+        let tolerance = if kernel.contains("linear") { ONE_ROUNDING } else { 2.0 * ONE_ROUNDING };
+        check(&stand_in, &format!("gate of {rows} x {channels}"), &graph, tolerance);
+        assert_eq!(stand_in.launched().last().map(String::as_str), Some(kernel), "{rows} x {channels}");
+    }
+}
+
+#[test]
 fn long_inner_axes_are_split() {
     let Some(stand_in) = StandIn::new() else { return };
     for columns in [40, 6] {
