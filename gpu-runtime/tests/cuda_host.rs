@@ -11,7 +11,9 @@ use gpu_runtime::cuda::{Addresses, Cuda, Launch, Target, lower, memory_of};
 use gpu_runtime::generate::Backend;
 use gpu_runtime::graph::{Graph, TensorId};
 use gpu_runtime::model::program::{self, LatentSize};
-use gpu_runtime::model::{Model, ModelSource, MotionConfig, TextConfig, UnetConfig, VaeConfig};
+use gpu_runtime::model::{
+    Model, ModelSource, MotionConfig, TextConfig, UnetConfig, VaeConfig, VideoUnetConfig,
+};
 use stand_in::StandIn;
 
 const TARGET: Target = Target { processors: 132, warpgroups: true };
@@ -230,7 +232,10 @@ fn full_size_programs_lower_to_launches_that_a_device_can_take() {
     let motion = MotionConfig::read(&folder.join("animatelcm/motion_adapter/config.json"), &unet).unwrap();
     let vae = VaeConfig::read(&base.join("vae/config.json")).unwrap();
     let text = TextConfig::read(&base.join("text_encoder/config.json")).unwrap();
+    let video = VideoUnetConfig::read(&folder.join("svd_xt/unet/config.json")).unwrap();
+    let video_vae = VaeConfig::read(&folder.join("svd_xt/vae/config.json")).unwrap();
     let size = |frames| LatentSize { clips: 1, frames, height: 64, width: 64 };
+    let wide = LatentSize { clips: 1, frames: 14, height: 72, width: 128 };
     let known: Vec<String> = gpu_runtime::cuda::nvrtc::SOURCES
         .iter()
         .flat_map(|(_, source)| gpu_runtime::cuda::nvrtc::kernel_names(source))
@@ -241,7 +246,10 @@ fn full_size_programs_lower_to_launches_that_a_device_can_take() {
         ("step", program::step(&unet, None, size(1), text.tokens)),
         ("16 frames", program::step(&unet, Some(&motion), size(16), text.tokens)),
         ("decode", program::decode(&vae, 1, 64, 64)),
+        ("decode 16", program::decode(&vae, 16, 64, 64)),
         ("encode", program::encode(&vae, 64, 64)),
+        ("video step", program::video_step(&video, wide)),
+        ("video decode", program::decode(&video_vae, 14, 72, 128)),
     ] {
         for warpgroups in [false, true] {
             let target = Target { warpgroups, ..TARGET };
