@@ -87,8 +87,11 @@ def seeded(name, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
 
 
-def timed(call):
+def timed(call, device):
     """Median milliseconds by CUDA events, after warming up."""
+    if device != "cuda":  # only to try this script itself
+        call()
+        return math.nan
     for _ in range(8):
         call()
     torch.cuda.synchronize()
@@ -112,7 +115,7 @@ def ours(arguments, command, inputs, frames):
     paths = [os.path.join(arguments.work, f"{command}-{kind}.safetensors") for kind in ("in", "out")]
     save_file({name: value.float().contiguous() for name, value in inputs.items()}, paths[0])
     run = subprocess.run(
-        [arguments.binary, command, "--model", os.path.join(arguments.work, "model"), "--frames", str(frames), "--side", "512",
+        [arguments.binary, command, "--model", os.path.join(arguments.work, "model"), "--frames", str(frames), "--side", str(arguments.side),
          "--runs", str(RUNS), "--inputs", paths[0], "--outputs", paths[1]],
         stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(run.stdout.strip().splitlines()[-1]), load_file(paths[1])["out"]
@@ -131,9 +134,10 @@ def compare(arguments, what):
     folder = os.path.join(arguments.work, "model")
     from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 
-    frames = 16 if what == "motion" else 1
+    frames = arguments.frames if what == "motion" else 1
+    side = arguments.side // 8
     if what == "decode":
-        latents = seeded("decode/latents", 1, 4, 64, 64)
+        latents = seeded("decode/latents", 1, 4, side, side)
         model = AutoencoderKL.from_pretrained(os.path.join(folder, "vae"), torch_dtype=torch.float32)
         named = {"latents": channels_last(latents)}
         positional = (latents,)
@@ -141,22 +145,24 @@ def compare(arguments, what):
         call = lambda m, a, k: m.decode(*a, return_dict=False)[0]
     else:
         unet = UNet2DConditionModel.from_pretrained(os.path.join(folder, "unet"), torch_dtype=torch.float32)
-        shape = (1, 4, 64, 64) if what == "step" else (1, 4, frames, 64, 64)
-        latents, context = seeded(f"{what}/latents", *shape), seeded("context", 1, 77, unet.config.cross_attention_dim)
+        shape = (1, 4, side, side) if what == "step" else (1, 4, frames, side, side)
+        tokens = config(arguments, "lcm_dreamshaper_v7/text_encoder")["max_position_embeddings"]
+        latents, context = seeded(f"{what}/latents", *shape), seeded("context", 1, tokens, unet.config.cross_attention_dim)
         guidance = seeded("guidance", 1, unet.config.time_cond_proj_dim)
         model = unet
         if what == "motion":
             adapter = MotionAdapter.from_pretrained(os.path.join(folder, "motion_adapter"), torch_dtype=torch.float32)
             model = UNetMotionModel.from_unet2d(unet, adapter)
+            repeated = context.repeat_interleave(frames, 0)  # as its pipeline does
         named = {"latents": channels_last(latents), "context": context, "guidance": guidance,
                  "timestep": sinusoid(759, unet.config.block_out_channels[0])}
         positional = (latents, torch.tensor([759]))
-        keywords = {"encoder_hidden_states": context, "timestep_cond": guidance, "return_dict": False}
+        keywords = {"encoder_hidden_states": repeated if what == "motion" else context, "timestep_cond": guidance, "return_dict": False}
         call = lambda m, a, k: m(*a, **k)[0]
     line, got = ours(arguments, "decode" if what == "decode" else "forward", named, frames)
 
     def placed(value, kind):
-        value = value.cuda()
+        value = value.to(arguments.device)
         return value.to(kind) if value.is_floating_point() else value
 
     def at(kind):
@@ -164,12 +170,12 @@ def compare(arguments, what):
             k: placed(v, kind) if torch.is_tensor(v) else v for k, v in keywords.items()}
 
     with torch.inference_mode():
-        model = model.cuda().eval()
+        model = model.to(arguments.device).eval()
         exact = channels_last(call(model, *at(torch.float32)).float().cpu())
         model = model.to(torch.bfloat16).to(memory_format=torch.channels_last)
         inputs = at(torch.bfloat16)
         rounded = channels_last(call(model, *inputs).float().cpu())
-        eager = timed(lambda: call(model, *inputs))
+        eager = timed(lambda: call(model, *inputs), arguments.device)
         error, theirs = relative(got, exact), relative(rounded, exact)
         result = dict(compared=what, frames=frames, ours_ms=line["median_ms"], back_to_back_ms=line["back_to_back_ms"],
                       kernels=line["kernels"], memory_bytes=line["memory_bytes"], eager_ms=eager, error=error,
@@ -180,14 +186,14 @@ def compare(arguments, what):
                 model.decode = torch.compile(model.decode, mode="max-autotune")
             else:
                 model = torch.compile(model, mode="max-autotune")
-            result["compile_ms"] = timed(lambda: call(model, *inputs))
+            result["compile_ms"] = timed(lambda: call(model, *inputs), arguments.device)
             emit(**result)
     return error <= ERROR_FACTOR * theirs
 
 
 def animate(arguments):
     folder = os.path.join(arguments.work, "model")
-    for frames, steps in ((16, 8), (1, 4)):
+    for frames, steps in ((arguments.frames, 8), (1, 4)):
         source = folder
         if frames == 1:  # without the adapter: pictures
             source = os.path.join(arguments.work, "picture-model")
@@ -195,7 +201,7 @@ def animate(arguments):
             os.makedirs(source)
             for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
                 os.symlink(os.path.join(folder, name), os.path.join(source, name))
-        subprocess.run([arguments.binary, "animate", "--model", source, "--frames", str(frames), "--side", "512",
+        subprocess.run([arguments.binary, "animate", "--model", source, "--frames", str(frames), "--side", str(arguments.side),
                         "--steps", str(steps)], check=True)
     return True
 
@@ -208,6 +214,9 @@ def main():
     parser.add_argument("--configurations", required=True)
     parser.add_argument("--fixtures", required=True)
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--device", default="cuda", help="cpu tries the script without timing anything")
+    parser.add_argument("--side", type=int, default=512, help="pixels; goals and floors are those of 512")
+    parser.add_argument("--frames", type=int, default=16, help="of a clip; goals and floors are those of 16")
     arguments = parser.parse_args()
     if arguments.what == "models":
         make_models(arguments)

@@ -15,10 +15,6 @@ struct RowsArgs {
     u32 reserved;
 };
 
-__device__ __forceinline__ float gelu(float x) {
-    return 0.5f * x * (1.0f + erff(x * 0.70710678f));
-}
-
 __device__ __forceinline__ float sigmoid(float x) {
     return 1.0f / (1.0f + exp2_fast(-1.44269504f * x));
 }

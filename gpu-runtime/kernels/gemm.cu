@@ -3,6 +3,7 @@
 //
 // Rows are output positions (frames x height x width), columns output channels, the inner axis is
 // (kernel row, kernel column, input channel); channels last, weights KRSC with channels padded to a multiple of 8.
+// A convolution across frames is one over pictures with frames as rows and positions as columns.
 // Grid: (ceil(columns / BN) * ceil(rows / BM) with columns first, 1, splits of the inner axis). Tolerance against f32: the rounding of bf16
 // outputs plus that of the inputs' products' sums, 2^-8 relative to the tensor's norm.
 
@@ -31,6 +32,8 @@ struct GemmArgs {
     u32 channel_add_stride; // elements from one frame's row to the next; 0 when all frames share one
     u32 inner_per_split;    // a multiple of 64
     u32 splits;
+    u32 gate; // 1: columns are 8 values, then their 8 gates, and so on; half as many are stored (linear layers only)
+    u32 add_rows; // rows that share a row of channel_add
     u32 reserved;
 };
 
@@ -51,8 +54,7 @@ template <int V> __device__ __forceinline__ void finish(const GemmArgs& a, u32 r
             x[i] += y[i];
     }
     if (a.channel_add) {
-        u32 frame = row / (a.out_height * a.out_width);
-        load_vector<V>(y, a.channel_add + (u64)frame * a.channel_add_stride + column);
+        load_vector<V>(y, a.channel_add + (u64)(row / a.add_rows) * a.channel_add_stride + column);
 #pragma unroll
         for (int i = 0; i < V; i++)
             x[i] += y[i];
@@ -110,7 +112,7 @@ template <int ROWS, bool LINEAR> struct Gather {
             offset = base[i] + channel;
             return true;
         } else {
-            u32 tap_y = a.side == 3 ? tap / 3 : 0;
+            u32 tap_y = a.side == 3 ? tap / 3 : tap; // kernels are 3 x 3, 1 x 1, or 3 x 1 across frames
             int at_y = y[i] + (int)tap_y;
             int at_x = x[i] + (int)(tap - tap_y * a.side);
             if (at_y < 0 || at_x < 0 || at_y >= (int)(a.in_height << a.doubling) || at_x >= (int)(a.in_width << a.doubling))
@@ -167,9 +169,54 @@ __device__ __forceinline__ void fetch_tiles(const GemmArgs& a, Gather<A_ROWS, LI
     gather.advance(a);
 }
 
-// Finishes a tile that lies in shared memory as f32, rows BN + 4 apart, in runs of eight columns.
+// Eight f32 of a tile in shared memory.
+__device__ __forceinline__ void load_staged(float (&x)[8], const float* from) {
+    float4 first = *(const float4*)from;
+    float4 last = *(const float4*)(from + 4);
+    x[0] = first.x, x[1] = first.y, x[2] = first.z, x[3] = first.w;
+    x[4] = last.x, x[5] = last.y, x[6] = last.z, x[7] = last.w;
+}
+
+// The same for gated columns: each value times the exact-erf GELU of its gate.
 template <int BM, int BN, int THREADS>
+__device__ __forceinline__ void store_gated(const GemmArgs& a, const float* staged, u32 tile_row, u32 tile_column) {
+    for (u32 index = threadIdx.x; index < BM * BN / 16; index += THREADS) {
+        u32 tile_y = index / (BN / 16);
+        u32 tile_x = index % (BN / 16) * 16;
+        u32 row = tile_row + tile_y;
+        u32 column = tile_column + tile_x;
+        if (row >= a.rows || column >= a.columns)
+            continue;
+        float x[8], gate[8];
+        load_staged(x, staged + tile_y * (BN + 4) + tile_x);
+        load_staged(gate, staged + tile_y * (BN + 4) + tile_x + 8);
+        if (a.bias) {
+            float y[8];
+            load8(y, a.bias + column);
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                x[i] += y[i];
+            load8(y, a.bias + column + 8);
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                gate[i] += y[i];
+        }
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            x[i] *= gelu(gate[i]);
+        store8(a.out + (u64)row * (a.columns / 2) + column / 2, x);
+    }
+}
+
+// Finishes a tile that lies in shared memory as f32, rows BN + 4 apart, in runs of eight columns.
+template <int BM, int BN, int THREADS, bool LINEAR>
 __device__ __forceinline__ void store_tile(const GemmArgs& a, const float* staged, u32 tile_row, u32 tile_column) {
+    if constexpr (LINEAR) {
+        if (a.gate) {
+            store_gated<BM, BN, THREADS>(a, staged, tile_row, tile_column);
+            return;
+        }
+    }
     bool whole = (a.columns & 7) == 0;
     for (u32 index = threadIdx.x; index < BM * BN / 8; index += THREADS) {
         u32 tile_y = index / (BN / 8);
@@ -179,15 +226,12 @@ __device__ __forceinline__ void store_tile(const GemmArgs& a, const float* stage
         if (row >= a.rows || column >= a.columns)
             continue;
         float x[8];
-        float4 first = *(const float4*)(staged + tile_y * (BN + 4) + tile_x);
-        float4 last = *(const float4*)(staged + tile_y * (BN + 4) + tile_x + 4);
-        x[0] = first.x, x[1] = first.y, x[2] = first.z, x[3] = first.w;
-        x[4] = last.x, x[5] = last.y, x[6] = last.z, x[7] = last.w;
+        load_staged(x, staged + tile_y * (BN + 4) + tile_x);
         if (a.splits > 1) {
             float* to = a.partial + ((u64)blockIdx.z * a.rows + row) * a.columns + column;
             if (whole) {
-                *(float4*)to = first;
-                *(float4*)(to + 4) = last;
+                *(Vec16*)to = *(const Vec16*)(staged + tile_y * (BN + 4) + tile_x);
+                *(Vec16*)(to + 4) = *(const Vec16*)(staged + tile_y * (BN + 4) + tile_x + 4);
             } else {
 #pragma unroll
                 for (int i = 0; i < 8; i++)
@@ -295,7 +339,7 @@ __device__ __forceinline__ void gemm(const GemmArgs& a) {
             *(float2*)(staged + (row + 8) * PITCH + column) = make_float2(sum[i][j][2], sum[i][j][3]);
         }
     sync_block();
-    store_tile<BM, BN, THREADS>(a, staged, tile_row, tile_column);
+    store_tile<BM, BN, THREADS, LINEAR>(a, staged, tile_row, tile_column);
 }
 
 KERNEL(conv_128x128, GemmArgs, 256, 2) {
@@ -391,7 +435,7 @@ template <int BN, int STAGES, bool LINEAR> __device__ __forceinline__ void gemm_
         *(float2*)(staged + (row + 8) * PITCH + column) = make_float2(sum[4 * j + 2], sum[4 * j + 3]);
     }
     sync_block();
-    store_tile<BM, BN, THREADS>(a, staged, tile_row, tile_column);
+    store_tile<BM, BN, THREADS, LINEAR>(a, staged, tile_row, tile_column);
 }
 
 KERNEL(hopper_conv_128x160, GemmArgs, 256, 2) {

@@ -231,3 +231,8 @@ __device__ __forceinline__ float warp_sum(float x) {
 __device__ __forceinline__ u32 quotient_up(u32 a, u32 b) {
     return (a + b - 1) / b;
 }
+
+// 0.5 x (1 + erf(x / sqrt 2)).
+__device__ __forceinline__ float gelu(float x) {
+    return 0.5f * x * (1.0f + erff(x * 0.70710678f));
+}

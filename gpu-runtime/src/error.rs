@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Why a model could not be loaded or a request not be served.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum RuntimeError {
     /// A library or device is not there: use another backend.
     #[error("{what} is not available: {why}")]

@@ -11,6 +11,7 @@ pub mod graph;
 pub mod model;
 pub mod noise;
 pub mod picture;
+pub mod residency;
 pub mod schedule;
 mod small_file;
 pub mod tokenizer;

@@ -197,6 +197,37 @@ fn sizes_are_kept_and_given_back() {
 }
 
 #[test]
+fn memory_that_is_short_makes_room_or_refuses() {
+    let source = ModelSource::folder(&fixtures().join("model"));
+    let with = |bytes: u64| Generator::new(&source, Box::new(CpuBackend::new(1).with_bytes_max(bytes)));
+    let error = with(1 << 10).map(|_| ()).unwrap_err();
+    assert!(matches!(error, RuntimeError::OutOfMemory { free_bytes: 1024, .. }), "{error:?}");
+
+    // What two sizes need at once, each, and what the larger needs alone.
+    let held = |sides: &[u32]| {
+        let mut generator = with(u64::MAX).unwrap();
+        for &side in sides {
+            generator.prepare(4, side, side, false).unwrap();
+            let request = Request { frames: 4, width: side, height: side, steps: 1, ..request() };
+            generator.generate(&request, &mut |_| {}, &CancelToken::new()).unwrap();
+        }
+        generator.memory().used
+    };
+    let (one, both) = (held(&[48]), held(&[64, 48]));
+    let limit = (one + both) / 2 + (1 << 20);
+    assert!(limit < both, "{one} and {both} bytes leave no room for a test");
+    let mut generator = with(limit).unwrap();
+    for side in [64, 48, 64] {
+        let request = Request { frames: 4, width: side, height: side, steps: 1, ..request() };
+        generator.generate(&request, &mut |_| {}, &CancelToken::new()).unwrap();
+    }
+    let larger = Request { frames: 8, width: 512, height: 512, ..request() };
+    let error = generator.generate(&larger, &mut |_| {}, &CancelToken::new()).unwrap_err();
+    assert!(matches!(error, RuntimeError::OutOfMemory { .. }), "{error:?}");
+    generator.generate(&request(), &mut |_| {}, &CancelToken::new()).unwrap();
+}
+
+#[test]
 fn the_tiny_model_runs_and_is_the_same_for_a_seed() {
     let folder = tempfile::tempdir().unwrap();
     let (one, other) = (folder.path().join("one"), folder.path().join("other"));

@@ -11,7 +11,9 @@ use gpu_runtime::cuda::{Addresses, Cuda, Launch, Target, lower, memory_of};
 use gpu_runtime::generate::Backend;
 use gpu_runtime::graph::{Graph, TensorId};
 use gpu_runtime::model::program::{self, LatentSize};
-use gpu_runtime::model::{Model, ModelSource, MotionConfig, TextConfig, UnetConfig, VaeConfig};
+use gpu_runtime::model::{
+    Model, ModelSource, MotionConfig, TextConfig, UnetConfig, VaeConfig, VideoUnetConfig,
+};
 use stand_in::StandIn;
 
 const TARGET: Target = Target { processors: 132, warpgroups: true };
@@ -43,7 +45,7 @@ fn capture_holds_every_launch_and_runs_none() {
     let id = cuda.load(&graph, &model.weights).unwrap();
     assert_eq!(stand_in.get("launches"), 0, "loading computes nothing");
     let nodes = cuda.nodes(id).unwrap();
-    assert!(nodes >= graph.ops.len(), "{nodes} nodes for {} operations", graph.ops.len());
+    assert_eq!(nodes, lower(&graph, &addresses(&graph), TARGET).launches.len());
     for runs in 1..=3 {
         cuda.run(id).unwrap();
         read(&mut cuda, id, &graph, graph.outputs[0]).unwrap();
@@ -230,7 +232,10 @@ fn full_size_programs_lower_to_launches_that_a_device_can_take() {
     let motion = MotionConfig::read(&folder.join("animatelcm/motion_adapter/config.json"), &unet).unwrap();
     let vae = VaeConfig::read(&base.join("vae/config.json")).unwrap();
     let text = TextConfig::read(&base.join("text_encoder/config.json")).unwrap();
+    let video = VideoUnetConfig::read(&folder.join("svd_xt/unet/config.json")).unwrap();
+    let video_vae = VaeConfig::read(&folder.join("svd_xt/vae/config.json")).unwrap();
     let size = |frames| LatentSize { clips: 1, frames, height: 64, width: 64 };
+    let wide = LatentSize { clips: 1, frames: 14, height: 72, width: 128 };
     let known: Vec<String> = gpu_runtime::cuda::nvrtc::SOURCES
         .iter()
         .flat_map(|(_, source)| gpu_runtime::cuda::nvrtc::kernel_names(source))
@@ -241,7 +246,10 @@ fn full_size_programs_lower_to_launches_that_a_device_can_take() {
         ("step", program::step(&unet, None, size(1), text.tokens)),
         ("16 frames", program::step(&unet, Some(&motion), size(16), text.tokens)),
         ("decode", program::decode(&vae, 1, 64, 64)),
+        ("decode 16", program::decode(&vae, 16, 64, 64)),
         ("encode", program::encode(&vae, 64, 64)),
+        ("video step", program::video_step(&video, wide)),
+        ("video decode", program::decode(&video_vae, 14, 72, 128)),
     ] {
         for warpgroups in [false, true] {
             let target = Target { warpgroups, ..TARGET };
@@ -287,6 +295,6 @@ fn lowering_is_the_same_every_time_and_asks_for_its_workspace() {
     let addresses = addresses(&graph);
     let lowered = lower(&graph, &addresses, TARGET);
     assert_eq!(lowered, lower(&graph, &addresses, TARGET));
-    assert!(lowered.workspace_bytes > 0 && lowered.launches.len() >= graph.ops.len());
+    assert!(lowered.workspace_bytes > 0 && !lowered.launches.is_empty());
     lowered.launches.iter().for_each(check_limits);
 }

@@ -10,8 +10,11 @@ use super::norm::{Groups, group_norm, layer_norm};
 use super::{elementwise, matrix};
 use crate::RuntimeError;
 use crate::generate::{Backend, Memory, ProgramId};
-use crate::graph::{Graph, Op, TensorId, TensorKind, View, WeightId, WeightLayout, WeightUse};
+use crate::graph::{Arena, Graph, Op, TensorId, TensorKind, View, WeightId, WeightLayout, WeightUse};
 use crate::weights::{Weights, krsc};
+
+/// Bytes of an element: everything is f32.
+const ELEMENT_BYTES: u64 = 4;
 
 /// Weights by (identity of the model's weights, name).
 type WeightCache = BTreeMap<(u64, String), Arc<Vec<f32>>>;
@@ -23,6 +26,8 @@ pub struct CpuBackend {
     programs: BTreeMap<ProgramId, Program>,
     weights: WeightCache,
     next: u32,
+    /// Bytes that may be held, where somebody has said so.
+    bytes_max: Option<u64>,
     /// Memory of scratch tensors that are not in use, for the next that need some.
     pool: Vec<Vec<f32>>,
 }
@@ -52,8 +57,32 @@ impl CpuBackend {
             programs: BTreeMap::new(),
             weights: BTreeMap::new(),
             next: 0,
+            bytes_max: None,
             pool: Vec::new(),
         }
+    }
+
+    /// The same, holding at most `bytes` of weights and tensors.
+    #[must_use]
+    pub fn with_bytes_max(self, bytes: u64) -> Self {
+        Self { bytes_max: Some(bytes), ..self }
+    }
+
+    /// Refuses a program for whose weights and tensors there is no room, before any of it is allocated: a process that
+    /// allocates more than there is may be killed instead of refused.
+    fn check_room(&self, graph: &Graph, weights: &Weights) -> Result<(), RuntimeError> {
+        let arena = Arena::plan(graph, ELEMENT_BYTES);
+        let new_weights = graph
+            .weights
+            .iter()
+            .filter(|wanted| !self.weights.contains_key(&(weights.identity(), wanted.name.clone())))
+            .map(|wanted| ELEMENT_BYTES * wanted.elements());
+        let wanted_bytes = new_weights.sum::<u64>() + arena.bytes + arena.resident_bytes;
+        let free_bytes = self.memory().free;
+        if wanted_bytes > free_bytes {
+            return Err(RuntimeError::OutOfMemory { wanted_bytes, free_bytes });
+        }
+        Ok(())
     }
 
     fn program(&mut self, id: ProgramId) -> &mut Program {
@@ -86,6 +115,7 @@ impl Backend for CpuBackend {
     }
 
     fn load(&mut self, graph: &Graph, weights: &Weights) -> Result<ProgramId, RuntimeError> {
+        self.check_room(graph, weights)?;
         let found: Result<Vec<_>, _> =
             graph.weights.iter().map(|wanted| self.weight(wanted, weights)).collect();
         let found = found.inspect_err(|_| self.drop_unused_weights())?;
@@ -160,7 +190,10 @@ impl Backend for CpuBackend {
         let used = tensors
             + self.weights.values().map(|values| bytes(values)).sum::<u64>()
             + self.pool.iter().map(bytes).sum::<u64>();
-        Memory { used, free: available_bytes().unwrap_or(0) }
+        // Where neither a limit nor the system says what is free, an allocation that fails ends the process.
+        let of_limit = self.bytes_max.map(|bytes| bytes.saturating_sub(used));
+        let free = [of_limit, available_bytes()].into_iter().flatten().min().unwrap_or(u64::MAX);
+        Memory { used, free }
     }
 }
 

@@ -1,6 +1,7 @@
-//! Matrix products in f32, over the `gemm` crate. The only unsafe call of the CPU backend.
+//! Matrix products in f32, over `gemm`'s part for f32 (its other number types would cost minutes of compilation). The only
+//! unsafe call of the CPU backend.
 
-use gemm::Parallelism;
+use gemm_common::Parallelism;
 
 use super::parallel::for_blocks;
 
@@ -62,20 +63,21 @@ pub(crate) fn multiply(
     // SAFETY: the last element of each operand is inside its slice, as asserted; `out` is borrowed exclusively, so it
     // overlaps neither operand; all bit patterns are numbers.
     unsafe {
-        gemm::gemm(
-            rows,
+        // The kernels want columns that are dense in memory, so the transposed product is asked for: outᵀ = rightᵀ · leftᵀ.
+        gemm_f32::gemm::f32::get_gemm_fn()(
             columns,
+            rows,
             depth,
             out.as_mut_ptr(),
-            1,
             out_stride as isize,
+            1,
             onto,
-            left.data.as_ptr(),
-            left.column_stride as isize,
-            left.row_stride as isize,
             right.data.as_ptr(),
-            right.column_stride as isize,
             right.row_stride as isize,
+            right.column_stride as isize,
+            left.data.as_ptr(),
+            left.row_stride as isize,
+            left.column_stride as isize,
             1.0,
             factor,
             false,

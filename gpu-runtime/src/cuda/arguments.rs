@@ -47,6 +47,8 @@ arguments! {
         channel_add_stride: u32,
         inner_per_split: u32,
         splits: u32,
+        gate: u32,
+        add_rows: u32,
         reserved: u32,
     }
 }

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use half::bf16;
 
 use super::device::{Device, Facts};
+use super::fuse::Gates;
 use super::layout;
 use super::lower::Target;
 use super::nvrtc::{Compiler, default_cache};
@@ -19,7 +20,7 @@ use super::probe::{self, Search};
 use super::program::{Program, Sink, WeightIndex};
 use crate::RuntimeError;
 use crate::generate::{Backend, Memory, ProgramId};
-use crate::graph::{Graph, Op, TensorId, WeightUse};
+use crate::graph::{Graph, TensorId, WeightId, WeightUse};
 use crate::weights::Weights;
 
 /// Threads that read and turn weights, at most.
@@ -176,12 +177,6 @@ impl Cuda {
         identity: u64,
         values: impl Fn(&WeightUse) -> Result<Vec<bf16>, RuntimeError> + Sync,
     ) -> Result<ProgramId, RuntimeError> {
-        if graph.ops.iter().any(|op| matches!(op, Op::TemporalConv { .. })) {
-            return Err(RuntimeError::Unavailable {
-                what: format!("program `{}` on this device", graph.name),
-                why: "convolutions across frames run on the cpu only".to_owned(),
-            });
-        }
         let values = &values;
         self.on_owner(move |owner| {
             let mut index = WeightIndex::new();
@@ -258,6 +253,7 @@ fn read_weights(
     sink: &mut Sink<'_>,
 ) -> Result<(), RuntimeError> {
     let next = AtomicUsize::new(0);
+    let gates = &Gates::of(graph);
     let readers =
         std::thread::available_parallelism().map_or(1, usize::from).min(READERS_MAX).min(wanted.len());
     std::thread::scope(|scope| {
@@ -267,7 +263,8 @@ fn read_weights(
             scope.spawn(move || {
                 while let Some(&index) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let weight = &graph.weights[index];
-                    let turned = values(weight).map(|values| (index, layout::turn(weight, values)));
+                    let gated = gates.weights.contains(&WeightId(index as u32));
+                    let turned = values(weight).map(|values| (index, layout::turn(weight, gated, values)));
                     if sender.send(turned).is_err() {
                         return; // the receiver met an error
                     }

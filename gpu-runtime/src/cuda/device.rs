@@ -136,6 +136,9 @@ impl Device {
         // SAFETY: the function is loaded; both pointers are valid.
         let status = unsafe { sys::cuFuncGetParamInfo(handle, 0, &raw mut offset, &raw mut bytes) };
         self.check(status.result(), "asking for a kernel's parameter")?;
+        // Drivers load kernels at their first launch, which could then fall into a capture.
+        // SAFETY: the function belongs to a loaded module.
+        self.check(unsafe { sys::cuFuncLoad(handle) }.result(), "loading a kernel")?;
         Ok(Function { handle, argument_bytes: bytes, shared_bytes: SHARED_BYTES_FREE })
     }
 

@@ -21,12 +21,25 @@ pub(super) fn bytes(weight: &WeightUse) -> u64 {
     }
 }
 
-/// Turns a weight from the stored order of axes into the kernels'.
+/// Row of the stored matrix (or bias) that stands at `row` when values and gates are interleaved by eights.
+fn interleaved(row: usize, rows: usize) -> usize {
+    let (block, within) = (row / 16, row % 16);
+    if within < 8 { block * 8 + within } else { rows / 2 + block * 8 + within - 8 }
+}
+
+/// Interleaves the rows of a matrix or the elements of a bias: eight of the first half, eight of the second, and so on.
+fn interleave(rows: usize, values: &[bf16]) -> Vec<bf16> {
+    let width = values.len() / rows;
+    (0..rows).flat_map(|row| values[interleaved(row, rows) * width..][..width].iter().copied()).collect()
+}
+
+/// Turns a weight from the stored order of axes into the kernels'. Rows of a `gated` one are interleaved.
 ///
 /// # Panics
 /// When `values` are not as many as the weight's extents say.
-pub(super) fn turn(weight: &WeightUse, values: Vec<bf16>) -> Vec<bf16> {
+pub(super) fn turn(weight: &WeightUse, gated: bool, values: Vec<bf16>) -> Vec<bf16> {
     assert_eq!(values.len() as u64, weight.elements(), "elements of `{}`", weight.name);
+    let values = if gated { interleave(weight.dims[0] as usize, &values) } else { values };
     let (taps, channels) = match weight.layout {
         WeightLayout::Convolution => ((weight.dims[2] * weight.dims[3]) as usize, weight.dims[1] as usize),
         WeightLayout::Matrix => (1, weight.dims[1] as usize),
@@ -59,7 +72,7 @@ mod tests {
     fn convolutions_are_turned_and_padded() {
         let weight = weight(&[2, 3, 2, 2], WeightLayout::Convolution);
         let values = (0..24u8).map(|v| bf16::from_f32(f32::from(v))).collect();
-        let turned = turn(&weight, values);
+        let turned = turn(&weight, false, values);
         assert_eq!(turned.len() as u64 * 2, bytes(&weight));
         let row = |at: usize| turned[at * 8..at * 8 + 8].iter().map(|v| v.to_f32()).collect::<Vec<_>>();
         assert_eq!(row(0), [0.0, 4.0, 8.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
@@ -67,11 +80,20 @@ mod tests {
     }
 
     #[test]
+    fn values_and_gates_alternate_by_eights() {
+        let weight = weight(&[32, 8], WeightLayout::Matrix);
+        let values = (0..256).map(|v| bf16::from_f32((v / 8) as f32)).collect();
+        let rows: Vec<f32> = turn(&weight, true, values).chunks(8).map(|row| row[0].to_f32()).collect();
+        let expected = [0..8, 16..24, 8..16, 24..32].into_iter().flatten().map(|row| row as f32);
+        assert_eq!(rows, expected.collect::<Vec<f32>>());
+    }
+
+    #[test]
     fn matrices_of_even_width_and_vectors_stay() {
         for (dims, layout) in [(&[2, 8][..], WeightLayout::Matrix), (&[5][..], WeightLayout::Vector)] {
             let weight = weight(dims, layout);
             let values: Vec<bf16> = (0..weight.elements()).map(|v| bf16::from_f32(v as f32)).collect();
-            assert_eq!(turn(&weight, values.clone()), values);
+            assert_eq!(turn(&weight, false, values.clone()), values);
             assert_eq!(values.len() as u64 * 2, bytes(&weight));
         }
     }

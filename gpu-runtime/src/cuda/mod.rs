@@ -7,6 +7,7 @@
 mod arguments;
 mod backend;
 mod device;
+mod fuse;
 mod layout;
 mod lower;
 pub mod nvrtc;

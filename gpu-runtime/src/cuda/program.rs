@@ -6,10 +6,11 @@ use std::rc::Rc;
 use half::bf16;
 
 use super::device::{Captured, Device, Memory};
+use super::fuse::Gates;
 use super::layout;
 use super::lower::{Addresses, Lowered, Target, lower};
 use crate::RuntimeError;
-use crate::graph::{Arena, Graph, Precision, Tensor, TensorId, TensorKind, WeightUse};
+use crate::graph::{Arena, Graph, Precision, Tensor, TensorId, TensorKind, WeightId, WeightUse};
 
 /// Alignment of everything in device memory, in bytes.
 const ALIGNMENT: u64 = 256;
@@ -23,7 +24,15 @@ pub(super) type Sink<'a> = dyn FnMut(usize, &[bf16]) -> Result<(), RuntimeError>
 type Shared = Rc<Memory>;
 
 /// Where the weights of loaded programs lie.
-pub(super) type WeightIndex = BTreeMap<String, (WeightUse, u64, Shared)>;
+pub(super) type WeightIndex = BTreeMap<String, Known>;
+
+/// A weight in device memory.
+pub(super) struct Known {
+    weight: WeightUse,
+    gated: bool,
+    address: u64,
+    block: Shared,
+}
 
 /// Where a weight lies.
 #[derive(Clone, Copy)]
@@ -45,7 +54,8 @@ struct Plan {
 
 impl Plan {
     fn of(graph: &Graph, loaded: &WeightIndex) -> Self {
-        let arena = Arena::plan(graph, ELEMENT_BYTES);
+        let gates = Gates::of(graph);
+        let arena = Arena::plan(&gates.applied(graph), ELEMENT_BYTES);
         let mut resident = 0;
         let mut tensors = Vec::with_capacity(graph.tensors.len());
         for tensor in &graph.tensors {
@@ -63,11 +73,14 @@ impl Plan {
         let weights = graph
             .weights
             .iter()
-            .map(|weight| {
-                if let Some((known, address, _)) = loaded.get(&weight.name)
-                    && known == weight
+            .enumerate()
+            .map(|(index, weight)| {
+                let gated = gates.weights.contains(&WeightId(index as u32));
+                if let Some(known) = loaded.get(&weight.name)
+                    && known.weight == *weight
+                    && known.gated == gated
                 {
-                    return Place::Elsewhere(*address);
+                    return Place::Elsewhere(known.address);
                 }
                 let at = Place::Own(weight_bytes);
                 weight_bytes += layout::bytes(weight).next_multiple_of(ALIGNMENT);
@@ -156,9 +169,9 @@ impl Program {
             Ok(captured) => {
                 let others = graph.weights.iter().filter_map(|weight| loaded.get(&weight.name));
                 let mut weights: Vec<Shared> = Vec::new();
-                for (_, _, block) in others {
-                    if !weights.iter().any(|held| Rc::ptr_eq(held, block)) {
-                        weights.push(Rc::clone(block));
+                for known in others {
+                    if !weights.iter().any(|held| Rc::ptr_eq(held, &known.block)) {
+                        weights.push(Rc::clone(&known.block));
                     }
                 }
                 weights.push(Rc::new(own));
@@ -179,10 +192,13 @@ impl Program {
         if self.identity != identity {
             return;
         }
-        for (weight, &address) in self.graph.weights.iter().zip(&self.addresses.weights) {
+        let gates = Gates::of(&self.graph);
+        for (at, (weight, &address)) in self.graph.weights.iter().zip(&self.addresses.weights).enumerate() {
             let block = self.weights.iter().find(|block| block.contains(address));
             let block = block.expect("a program holds the blocks of all its weights");
-            index.insert(weight.name.clone(), (weight.clone(), address, Rc::clone(block)));
+            let gated = gates.weights.contains(&WeightId(at as u32));
+            let known = Known { weight: weight.clone(), gated, address, block: Rc::clone(block) };
+            index.insert(weight.name.clone(), known);
         }
     }
 

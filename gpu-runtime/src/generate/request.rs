@@ -30,7 +30,7 @@ pub struct Request {
     pub sampler: Option<Sampler>,
 }
 
-/// Largest guidance scale. Models are trained with 3 to 14 (latent consistency models).
+/// Largest guidance scale. Latent consistency models are distilled with 2 to 14 (Luo et al. 2023, arXiv 2310.04378).
 pub const GUIDANCE_MAX: f64 = 30.0;
 
 /// A picture to begin with: every frame starts as this picture, noised.

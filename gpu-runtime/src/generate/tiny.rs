@@ -189,6 +189,13 @@ fn texts() -> Vec<(&'static str, String)> {
         ),
         ("tokenizer/vocab.json", pretty(vocabulary())),
         ("tokenizer/merges.txt", merges),
+        (
+            "tokenizer/tokenizer_config.json",
+            pretty(json!({
+                "tokenizer_class": "CLIPTokenizer", "model_max_length": 16, "bos_token": "<|startoftext|>",
+                "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
+            })),
+        ),
     ]
 }
 

@@ -13,9 +13,7 @@ mod text;
 mod unet;
 mod vae;
 mod video;
-mod video_config;
 
-pub use configuration::{MotionConfig, TextActivation, TextConfig, UnetConfig, VaeConfig};
+pub use configuration::{MotionConfig, TextActivation, TextConfig, UnetConfig, VaeConfig, VideoUnetConfig};
 pub(crate) use folder::smallest_programs;
 pub use folder::{Model, ModelSource};
-pub use video_config::VideoUnetConfig;

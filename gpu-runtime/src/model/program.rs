@@ -1,8 +1,7 @@
 //! The programs of one request: text, context, step, decode, encode. Tensors that the host touches have the names
 //! given here.
 
-use super::configuration::{MotionConfig, TextConfig, UnetConfig, VaeConfig};
-use super::video_config::VideoUnetConfig;
+use super::configuration::{MotionConfig, TextConfig, UnetConfig, VaeConfig, VideoUnetConfig};
 use super::{text, unet, vae, video};
 use crate::RuntimeError;
 use crate::graph::{Builder, Graph, LinearSpec, Precision, Shape, View};

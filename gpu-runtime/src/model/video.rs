@@ -5,7 +5,7 @@
 //! queries, keys and normalisation are not computed, and their weights not read.
 
 use super::blocks::{Attention, BLOCK_EPS, Norm, Sight, TRANSFORMER_EPS, attended, feed_forward, resnet};
-use super::video_config::{GROUPS, VideoUnetConfig};
+use super::configuration::{GROUPS, VideoUnetConfig};
 use crate::graph::{
     ActivationFunction, AttentionPattern, Builder, Conv, GroupNormSpec, LinearSpec, Mixing, Pad, Precision,
     TensorId, View,

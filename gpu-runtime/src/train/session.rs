@@ -5,7 +5,7 @@ use std::thread;
 
 use super::adapter::Scope;
 use super::request::{Subject, TrainProgress, TrainRequest, Trained};
-use super::trainer::{Conditions, Sample, Settings, Trainer};
+use super::trainer::{Conditions, Sample, Settings, Trainer, TrainingBytes};
 use crate::RuntimeError;
 use crate::cpu::CpuBackend;
 use crate::generate::{Backend, CancelToken, GUIDANCE_MAX};
@@ -27,7 +27,8 @@ const GUIDANCE_USUAL: f64 = 8.0;
 ///
 /// # Errors
 /// [`RuntimeError::BadRequest`] with the allowed range, also when the loss is no number any more;
-/// [`RuntimeError::BadModel`]; [`RuntimeError::Cancelled`] between two steps.
+/// [`RuntimeError::BadModel`]; [`RuntimeError::OutOfMemory`] before anything large is read; [`RuntimeError::Cancelled`]
+/// between two steps.
 pub fn train(
     source: &ModelSource,
     request: &TrainRequest,
@@ -45,6 +46,11 @@ pub fn train(
     let size = model.latent_size(frames, width, height)?;
     let guidance = guidance(&model, request.guidance)?;
     let schedule = SchedulerFile::load(&source.folder.join("scheduler"))?.resolve(request.sampler)?;
+    let wanted = TrainingBytes::of(&model.unet, model.motion.as_ref(), size, model.text.tokens);
+    let (wanted_bytes, free_bytes) = (wanted.weights + wanted.tensors, CpuBackend::new(1).memory().free);
+    if wanted_bytes > free_bytes {
+        return Err(RuntimeError::OutOfMemory { wanted_bytes, free_bytes });
+    }
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let (context, tokens_cut) = encode_prompt(&model, &request.prompt, threads)?;
     let lessons = encode_pictures(&model, request, size, threads)?;

@@ -80,8 +80,7 @@ fn build() -> Option<PathBuf> {
         println!("skipped: a real driver is here, and would be found in place of the stand-in");
         return None;
     }
-    let folder =
-        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("stand-in");
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("stand-in");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stand_in/build");
     match Command::new(script).arg(&folder).status() {
         Ok(status) if status.success() => Some(folder),

@@ -2,13 +2,13 @@
 
 use super::{Lowering, narrow};
 use crate::cuda::arguments::Gemm;
-use crate::cuda::layout::channels_padded;
-use crate::graph::Op;
+use crate::cuda::{fuse, layout::channels_padded};
+use crate::graph::{Op, TensorId, View};
 
 /// Inner elements of a tile (`BK` of `gemm.cu`).
 const TILE_INNER: u32 = 64;
 /// Rows up to which a linear layer is one warp per column (`linear_few_rows`).
-const FEW_ROWS: u32 = 8;
+const FEW_ROWS: u32 = fuse::FEW_ROWS as u32;
 /// Splits of the inner axis at most; beyond, adding the partial sums costs more than it gains.
 const SPLITS_MAX: u32 = 16;
 /// Inner tiles a split has at least, to fill the pipeline.
@@ -130,12 +130,18 @@ impl Tile {
 }
 
 impl Lowering<'_> {
-    pub(super) fn gemm(&mut self, op: &Op) {
+    /// A convolution or a linear layer; with `gated`, a linear layer whose gated result goes there.
+    pub(super) fn gemm(&mut self, op: &Op, gated: Option<TensorId>) {
         let (mut arguments, is_conv) = match op {
             Op::Conv2d { .. } => (self.conv(op), true),
+            Op::TemporalConv { .. } => (self.temporal_conv(op), true),
             Op::Linear { .. } => (self.linear(op), false),
             _ => unreachable!("only products come here"),
         };
+        if let Some(out) = gated {
+            arguments.out = self.at(out);
+            arguments.gate = 1;
+        }
         let aligned = arguments.channels.is_multiple_of(8);
         if !is_conv && aligned && arguments.rows <= FEW_ROWS {
             let blocks = arguments.columns.div_ceil(8);
@@ -148,6 +154,8 @@ impl Lowering<'_> {
             .iter()
             .filter(|tile| self.target.warpgroups || !tile.needs_warpgroups)
             .flat_map(|&tile| Choice::all(tile, arguments.inner))
+            // Gates need whole sums.
+            .filter(|choice| gated.is_none() || choice.splits == 1)
             .min_by(|a, b| {
                 let cost = |choice: &Choice| choice.cost_ns(rows, columns, self.target.processors);
                 cost(a).total_cmp(&cost(b))
@@ -179,16 +187,7 @@ impl Lowering<'_> {
         };
         let (to, from) = (self.shape(*out), self.shape(*input));
         let padded = channels_padded(from.channels);
-        // One row for all frames, or one row for each.
-        let add_stride = channel_add.map_or(0, |view| {
-            let table = self.shape(view.tensor);
-            // The epilogue reads eight channels at a time.
-            assert!(
-                view.offset.is_multiple_of(8) && table.channels.is_multiple_of(8),
-                "channels added at {view:?}"
-            );
-            if table.rows() > 1 { table.channels } else { 0 }
-        });
+        let add_stride = self.add_stride(*channel_add);
         Gemm {
             input: self.at(*input),
             weight: self.weight(*weight),
@@ -212,6 +211,54 @@ impl Lowering<'_> {
             pad_left: pad.left,
             doubling: u32::from(*upsample),
             channel_add_stride: add_stride,
+            add_rows: narrow(to.positions()),
+            ..Gemm::default()
+        }
+    }
+
+    /// Elements from one frame's row to the next of what is added to channels: one row for all frames, or one for each.
+    fn add_stride(&self, channel_add: Option<View>) -> u32 {
+        channel_add.map_or(0, |view| {
+            let table = self.shape(view.tensor);
+            // The epilogue reads eight channels at a time.
+            assert!(
+                view.offset.is_multiple_of(8) && table.channels.is_multiple_of(8),
+                "channels added at {view:?}"
+            );
+            if table.rows() > 1 { table.channels } else { 0 }
+        })
+    }
+
+    /// A convolution over pictures whose rows are the frames of a clip and whose columns are positions.
+    fn temporal_conv(&self, op: &Op) -> Gemm {
+        let Op::TemporalConv { out, input, weight, bias, frames, channel_add, residual } = op else {
+            unreachable!("called for convolutions across frames")
+        };
+        let (to, from) = (self.shape(*out), self.shape(*input));
+        let padded = channels_padded(from.channels);
+        let positions = narrow(from.positions());
+        Gemm {
+            input: self.at(*input),
+            weight: self.weight(*weight),
+            bias: bias.map_or(0, |id| self.weight(id)),
+            channel_add: channel_add.map_or(0, |view| self.at_view(view)),
+            residual: residual.map_or(0, |id| self.at(id)),
+            out: self.at(*out),
+            partial: self.addresses.workspace,
+            rows: narrow(to.rows()),
+            columns: to.channels,
+            inner: 3 * padded,
+            channels: from.channels,
+            channels_padded: padded,
+            in_height: *frames,
+            in_width: positions,
+            out_height: *frames,
+            out_width: positions,
+            side: 1,
+            stride: 1,
+            pad_top: 1,
+            channel_add_stride: self.add_stride(*channel_add),
+            add_rows: positions,
             ..Gemm::default()
         }
     }

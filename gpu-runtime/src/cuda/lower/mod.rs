@@ -6,6 +6,7 @@ mod gemm;
 mod norm;
 
 use super::arguments::{Arguments, Launch};
+use super::fuse::Gates;
 use crate::graph::{Graph, Op, Precision, Shape, TensorId, View, WeightId};
 
 /// Where everything lies in device memory.
@@ -45,9 +46,14 @@ pub struct Lowered {
 #[must_use]
 pub fn lower(graph: &Graph, addresses: &Addresses, target: Target) -> Lowered {
     let mut lowering = Lowering { graph, addresses, target, launches: Vec::new(), workspace_bytes: 0 };
-    for op in &graph.ops {
+    let gates = Gates::of(graph);
+    for (at, op) in graph.ops.iter().enumerate() {
         match op {
-            Op::Conv2d { .. } | Op::Linear { .. } => lowering.gemm(op),
+            Op::Linear { .. } if gates.absorbs(at) => {}
+            Op::Conv2d { .. } | Op::TemporalConv { .. } | Op::Linear { .. } => lowering.gemm(op, None),
+            Op::Geglu { out, .. } if gates.linear_of.contains_key(&at) => {
+                lowering.gemm(&graph.ops[gates.linear_of[&at]], Some(*out));
+            }
             Op::GroupNorm { .. } | Op::LayerNorm { .. } => lowering.norm(op),
             Op::Attention { .. } => lowering.attention(op),
             Op::Geglu { .. }
@@ -56,7 +62,6 @@ pub fn lower(graph: &Graph, addresses: &Addresses, target: Target) -> Lowered {
             | Op::Concat { .. }
             | Op::Embed { .. }
             | Op::Combine { .. } => lowering.elementwise(op),
-            Op::TemporalConv { .. } => unreachable!("refused when a program is loaded"),
         }
     }
     Lowered { launches: lowering.launches, workspace_bytes: lowering.workspace_bytes }

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::configuration::{BLOCKS_MAX, CHANNELS_MAX, LAYERS_MAX, check_groups, levels_with_attention};
-use super::keys::Keys;
+use super::{BLOCKS_MAX, CHANNELS_MAX, LAYERS_MAX, check_groups, levels_with_attention};
 use crate::RuntimeError;
+use crate::model::keys::Keys;
 
 /// Groups of all its normalisations; diffusers has no key for it.
-pub(super) const GROUPS: u32 = 32;
+pub(in crate::model) const GROUPS: u32 = 32;
 
 /// `unet/config.json` of an image-to-video model.
 #[derive(Debug, Clone, PartialEq)]
