@@ -23,6 +23,8 @@ pub(super) struct Profile {
     pub(super) seed: u64,
     /// Memory of the device held by one replica that serves the stage's kind of request, bytes.
     pub(super) memory_bytes: u64,
+    /// Replicas of that size which the memory that was free has room for, this one counted; `None` without a figure.
+    pub(super) replicas_max: Option<u64>,
     /// Opening the device and the folder, loading weights and programs, with the files in the page cache.
     pub(super) load: Spread,
     /// The same with the files on the disk alone; `None` where the system does not empty its cache on request.
@@ -123,13 +125,15 @@ impl Profile {
             "# Service times of the model `{model}`, measured on {date} (UTC) by headroom {version}.\n\
              # Device: {device}; {host}.\n# Request: {} frames of {} x {} pixels from a start image; its time is that of \
              {} steps, without queue, transfers or writing the file.\n# Memory of the device: {} MiB for one \
-             replica.\n# Start-up: {} to load from the page cache (median of {}), {} from the disk, {} to warm up.\n\
+             replica; free for {} with weights of their own.\n# Start-up: {} to load from the page cache (median of \
+             {}), {} from the disk, {} to warm up.\n\
              # In a scenario: startup = {{ weights = {} }}\n",
             best.frames,
             best.width,
             best.height,
             best.steps,
             figure(self.memory_bytes as f64 / 1024.0 / 1024.0),
+            self.replicas_max.map_or_else(|| "an unknown number".to_owned(), |max| max.to_string()),
             time(self.load.median()),
             self.load.count(),
             self.load_from_disk
@@ -219,6 +223,7 @@ mod tests {
             version: "0.1.0",
             seed: 1,
             memory_bytes: 5 << 20,
+            replicas_max: Some(7),
             load: spread(1.0),
             load_from_disk: Some(spread(3.0)),
             warm_up_s: 0.25,
@@ -250,6 +255,7 @@ mod tests {
         assert_eq!(levels, [("8-steps", 1.0), ("4-steps", 0.574), ("1-steps", 0.255)]);
         let text = profile(&[4], 1).toml(Names { stage: "animate", pool: "gpu" });
         assert!(text.contains("weights = \"3.55000s\""), "{text}");
+        assert!(text.contains("5 MiB for one replica; free for 7 with"), "{text}");
         let plain = scenario(&profile(&[4], 1));
         assert_eq!((plain.system.qualities.len(), plain.stages[0].slowdown.len()), (1, 0));
     }

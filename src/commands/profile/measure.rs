@@ -8,6 +8,7 @@ use std::time::Instant;
 use gpu_runtime::RuntimeError;
 use gpu_runtime::generate::{CancelToken, Request, Start, Timings};
 use gpu_runtime::picture::Picture;
+use gpu_runtime::residency::{Footprint, Placement, density_max};
 
 use super::account::{Dense, Profile, Row};
 use super::spread::Spread;
@@ -34,13 +35,17 @@ pub(super) fn profile(model: &Path, args: &ProfileArgs, screen: &Screen) -> Resu
     animator.note.iter().for_each(|note| screen.note(note));
 
     let bar = Progress::steps(screen, "requests", kinds.len() as u64);
-    let (mut warm_up_s, mut memory_bytes) = (0.0, 0);
+    let (mut warm_up_s, mut memory_bytes, mut replicas_max) = (0.0, 0, None);
     let mut alone = Vec::with_capacity(kinds.len());
     for kind in &kinds {
         let (row, first_s) = row(&mut animator, kind, args.repetitions)?;
         if alone.is_empty() {
             warm_up_s = (first_s - row.total.median()).max(0.0);
-            memory_bytes = animator.generator.memory().used;
+            let memory = animator.generator.memory();
+            memory_bytes = memory.used;
+            let replica = Footprint { weights: memory.used, ..Footprint::default() };
+            replicas_max =
+                density_max(replica, Placement::OwnWeights, memory.used.saturating_add(memory.free));
         }
         alone.push(row);
         bar.advance(1);
@@ -49,7 +54,12 @@ pub(super) fn profile(model: &Path, args: &ProfileArgs, screen: &Screen) -> Resu
     let (device, host) = (animator.device.clone(), animator.host.clone());
     // Its memory is free for the replicas.
     drop(animator);
-    let dense = dense(model, &kinds[0], args, screen)?;
+    let density =
+        replicas_max.map_or(args.density, |max| u32::try_from(max).unwrap_or(u32::MAX).min(args.density));
+    if density < args.density {
+        screen.note(&format!("the device has memory for {density} replicas, not for {}", args.density));
+    }
+    let dense = dense(model, &kinds[0], args, density, screen)?;
     Ok(Profile {
         model: model.display().to_string(),
         device,
@@ -58,6 +68,7 @@ pub(super) fn profile(model: &Path, args: &ProfileArgs, screen: &Screen) -> Resu
         version: env!("CARGO_PKG_VERSION"),
         seed: args.seed,
         memory_bytes,
+        replicas_max,
         load,
         load_from_disk,
         warm_up_s,
@@ -173,13 +184,19 @@ fn row(animator: &mut Animator, kind: &Request, repetitions: u32) -> Result<(Row
 }
 
 /// One, two, ... replicas at once; nothing where one is all that was asked for.
-fn dense(model: &Path, kind: &Request, args: &ProfileArgs, screen: &Screen) -> Result<Vec<Dense>, Failure> {
-    if args.density < 2 {
+fn dense(
+    model: &Path,
+    kind: &Request,
+    args: &ProfileArgs,
+    density: u32,
+    screen: &Screen,
+) -> Result<Vec<Dense>, Failure> {
+    if density < 2 {
         return Ok(Vec::new());
     }
-    let bar = Progress::steps(screen, "replicas", u64::from(args.density));
+    let bar = Progress::steps(screen, "replicas", u64::from(density));
     let mut found: Vec<Dense> = Vec::new();
-    for replicas in 1..=args.density {
+    for replicas in 1..=density {
         let total = Spread::of(at_once(model, kind, args, replicas)?);
         let alone = found.first().map_or(total.median(), |first: &Dense| first.total.median());
         let slowdown = (total.median() / alone).max(1.0);
