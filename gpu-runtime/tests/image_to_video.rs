@@ -232,6 +232,29 @@ fn impossible_requests_say_what_is_possible() {
         assert!(matches!(error, RuntimeError::BadRequest { .. }), "{error:?}");
         assert!(error.to_string().contains(said), "`{error}` does not say `{said}`");
     }
+}
+
+#[test]
+fn frames_are_decoded_in_equal_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    make_tiny_video(folder.path(), 1).unwrap();
+    let mut generator = generator(folder.path());
+    let mut decoded = Vec::new();
+    let mut follow = |progress: Progress| {
+        if let Progress::Frame { done, .. } = progress {
+            decoded.push(done);
+        }
+    };
+    let even = VideoRequest { frames: 6, decode_frames: 4, steps: 1, ..request() };
+    generator.generate(&even, &mut follow, &CancelToken::new()).unwrap();
+    assert_eq!(decoded, [3, 6]);
+}
+
+#[test]
+fn a_cancelled_request_stops_before_its_next_step() {
+    let folder = tempfile::tempdir().unwrap();
+    make_tiny_video(folder.path(), 1).unwrap();
+    let mut generator = generator(folder.path());
     let cancel = CancelToken::new();
     let from_within = cancel.clone();
     let mut stop = |progress: Progress| {
@@ -239,7 +262,7 @@ fn impossible_requests_say_what_is_possible() {
             from_within.cancel();
         }
     };
-    let error = generator.generate(&base, &mut stop, &cancel).unwrap_err();
+    let error = generator.generate(&request(), &mut stop, &cancel).unwrap_err();
     assert!(matches!(error, RuntimeError::Cancelled { steps_done: 1, steps: 4 }), "{error}");
 }
 

@@ -77,7 +77,7 @@ pub(crate) struct WorkerArgs {
     /// Image to video: noise on the picture; more of it moves more [0.02].
     #[arg(long, value_name = "DEVIATION")]
     noise: Option<f64>,
-    /// Image to video: frames that are decoded together; fewer need less memory [8].
+    /// Image to video: frames that are decoded together at most; fewer need less memory [8].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     decode_frames: Option<u32>,
     /// File to write: png, apng, gif or webp.

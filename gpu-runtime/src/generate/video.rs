@@ -92,7 +92,9 @@ impl VideoGenerator {
             });
         }
         let schedule = config.schedule(request.steps, 1.0)?;
-        Ok(Checked { size, schedule, together: request.decode_frames.min(request.frames) })
+        // In equal runs as far as possible: each length of a run is a program with tensors of its own.
+        let runs = request.frames.div_ceil(request.decode_frames);
+        Ok(Checked { size, schedule, together: request.frames.div_ceil(runs) })
     }
 
     /// Makes the frames of a request.

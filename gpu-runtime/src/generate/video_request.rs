@@ -26,7 +26,7 @@ pub struct VideoRequest {
     pub noise: f64,
     /// Exactly 1, no guidance.
     pub guidance: f64,
-    /// Frames that are decoded together: more keep their neighbours in sight, fewer need less memory.
+    /// Frames that are decoded together, at most: more keep their neighbours in sight, fewer need less memory.
     pub decode_frames: u32,
     /// Sampler; the folder's own where it is `None`.
     pub sampler: Option<Sampler>,
