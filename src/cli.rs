@@ -6,7 +6,7 @@ use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand
 
 use crate::commands::run_args::{CompareArgs, PlanArgs, SimulateArgs};
 use crate::commands::{
-    compare, completions, plan, prices, profile, schema, simulate, trace, validate, worker,
+    compare, completions, plan, prices, profile, schema, simulate, trace, train, validate, worker,
 };
 use crate::failure::Failure;
 use crate::interrupt;
@@ -85,6 +85,9 @@ enum Command {
     /// Measure what a model takes on this machine, as a part of a scenario.
     #[command(after_long_help = profile::EXAMPLES)]
     Profile(profile::ProfileArgs),
+    /// Teach a model what a handful of pictures shows, as a low-rank adapter.
+    #[command(after_long_help = train::EXAMPLES)]
+    Train(train::TrainArgs),
     /// Make an animation on this machine.
     #[command(after_long_help = worker::EXAMPLES)]
     Worker(worker::WorkerArgs),
@@ -125,6 +128,7 @@ fn dispatch(command: &Command, screen: &Screen) -> Result<(), Failure> {
         Command::Prices(command) => prices::run(command, screen),
         Command::Validate(args) => validate::run(args, screen),
         Command::Profile(args) => profile::run(args, screen),
+        Command::Train(args) => train::run(args, screen),
         Command::Worker(args) => worker::run(args, screen),
         Command::Schema => schema::run(screen),
         Command::Completions(args) => completions::run(args, screen),

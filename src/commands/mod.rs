@@ -18,5 +18,6 @@ pub(crate) mod simulate;
 mod spot_zones;
 mod summary_text;
 pub(crate) mod trace;
+pub(crate) mod train;
 pub(crate) mod validate;
 pub(crate) mod worker;

@@ -152,7 +152,9 @@ impl Backend for CpuBackend {
             if tensor.kind == TensorKind::Scratch && out.is_empty() {
                 out = from_pool(&mut self.pool, tensor.shape.elements() as usize);
             }
-            execute(program, op, &mut out, threads);
+            let operands =
+                Operands { graph: &program.graph, weights: &program.weights, tensors: &program.tensors };
+            execute(op, operands, &mut out, threads);
             program.tensors[op.out().0 as usize] = out;
             for ended in &program.ends[index] {
                 self.pool.push(std::mem::take(&mut program.tensors[ended.0 as usize]));
@@ -228,12 +230,24 @@ fn from_pool(pool: &mut Vec<Vec<f32>>, elements: usize) -> Vec<f32> {
     piece
 }
 
-fn execute(program: &Program, op: &Op, out: &mut [f32], threads: usize) {
-    let graph = &program.graph;
+/// What operations read: values of weights and tensors by their index in a graph.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Operands<'a> {
+    /// The graph.
+    pub(crate) graph: &'a Graph,
+    /// Weights as operations want them: convolutions as `[out, kernel, kernel, in]`.
+    pub(crate) weights: &'a [Arc<Vec<f32>>],
+    /// Tensors; empty where they are not written yet.
+    pub(crate) tensors: &'a [Vec<f32>],
+}
+
+/// Computes one operation.
+pub(crate) fn execute(op: &Op, operands: Operands, out: &mut [f32], threads: usize) {
+    let Operands { graph, weights, tensors } = operands;
     let shape = |id: TensorId| graph.tensor(id).shape;
     let channels = |id: TensorId| shape(id).channels as usize;
-    let values = |id: TensorId| program.tensors[id.0 as usize].as_slice();
-    let weight = |id: WeightId| program.weights[id.0 as usize].as_slice();
+    let values = |id: TensorId| tensors[id.0 as usize].as_slice();
+    let weight = |id: WeightId| weights[id.0 as usize].as_slice();
     let added = |bias: Option<WeightId>, channel_add: Option<View>, residual: Option<TensorId>| {
         let per_frame = channel_add.map(|View { tensor, offset, .. }| {
             let frame_stride = if shape(tensor).frames == 1 { 0 } else { channels(tensor) };

@@ -12,7 +12,7 @@ pub(super) fn silu(x: f32) -> f32 {
 }
 
 /// 0.5 x (1 + erf(x / sqrt 2)).
-fn gelu(x: f32) -> f32 {
+pub(crate) fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 

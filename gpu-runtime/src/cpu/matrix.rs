@@ -10,27 +10,27 @@ const BLOCK_ROWS: usize = 128;
 
 /// A matrix within a slice: element (r, c) is `data[r * row_stride + c * column_stride]`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Matrix<'a> {
+pub(crate) struct Matrix<'a> {
     /// The slice, beginning with the first element.
-    pub(super) data: &'a [f32],
+    pub(crate) data: &'a [f32],
     /// Number of rows.
-    pub(super) rows: usize,
+    pub(crate) rows: usize,
     /// Number of columns.
-    pub(super) columns: usize,
+    pub(crate) columns: usize,
     /// Elements from one row to the next.
-    pub(super) row_stride: usize,
+    pub(crate) row_stride: usize,
     /// Elements from one column to the next.
-    pub(super) column_stride: usize,
+    pub(crate) column_stride: usize,
 }
 
 impl<'a> Matrix<'a> {
     /// Rows that follow each other.
-    pub(super) fn rows(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+    pub(crate) fn rows(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         Self { data, rows, columns, row_stride, column_stride: 1 }
     }
 
     /// Rows and columns exchanged.
-    pub(super) fn transposed(self) -> Self {
+    pub(crate) fn transposed(self) -> Self {
         Self {
             rows: self.columns,
             columns: self.rows,
@@ -47,7 +47,7 @@ impl<'a> Matrix<'a> {
 }
 
 /// out = left · right · factor, or out += where `onto`; rows of `out` are `out_stride` apart.
-pub(super) fn multiply(
+pub(crate) fn multiply(
     out: &mut [f32],
     out_stride: usize,
     left: Matrix,

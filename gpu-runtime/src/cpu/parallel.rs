@@ -9,7 +9,7 @@ const WORTH_THREADS: u64 = 2_000_000;
 /// Runs `compute(index, block)` for every block of `length` elements of `out` (the last may be shorter).
 ///
 /// `work` is the number of multiply-adds of all blocks together.
-pub(super) fn for_blocks<F>(out: &mut [f32], length: usize, threads: usize, work: u64, compute: F)
+pub(crate) fn for_blocks<F>(out: &mut [f32], length: usize, threads: usize, work: u64, compute: F)
 where
     F: Fn(usize, &mut [f32]) + Sync,
 {
@@ -33,7 +33,7 @@ where
 }
 
 /// Results of `compute(index)` for `0..blocks`, in order.
-pub(super) fn map_blocks<T, F>(blocks: usize, threads: usize, work: u64, compute: F) -> Vec<T>
+pub(crate) fn map_blocks<T, F>(blocks: usize, threads: usize, work: u64, compute: F) -> Vec<T>
 where
     T: Send,
     F: Fn(usize) -> T + Sync,

@@ -64,6 +64,11 @@ pub struct Schedule {
 }
 
 impl ScheduleConfig {
+    /// Share of signal variance at every training timestep: a noised state is `√ᾱ·latents + √(1−ᾱ)·noise`.
+    pub fn signal_variances(&self) -> Vec<f64> {
+        sigmas::alphas_cumprod(self)
+    }
+
     /// The schedule of `steps` steps. `strength` in `(0, 1]` is how much of the way is walked: 1 from pure noise, less from
     /// a start image. LCM takes all its steps on the shorter way; the others leave out the first ones, as diffusers does.
     ///

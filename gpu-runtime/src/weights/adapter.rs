@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::component::Component;
 use super::file::{MappedFile, Stored};
 use super::read;
 use crate::RuntimeError;
@@ -102,8 +103,12 @@ fn target<'a>(stem: &str, flat: &BTreeMap<String, &'a String>) -> Option<&'a Str
         .unwrap_or((stem, "unet"));
     let rest = rest.replace(".processor.", ".").replace('.', "_");
     let wanted = format!("{component}_{rest}");
-    // Attention's output is `to_out.0` in the model and `to_out` in old adapters.
-    flat.get(&wanted).or_else(|| flat.get(&format!("{wanted}_0"))).copied()
+    // Attention's output is `to_out.0` in the model and `to_out` in old adapters. Motion modules are a part of the network
+    // in adapters, and a component of their own here.
+    let motion = format!("{}_{rest}", Component::MotionAdapter.name());
+    [wanted, motion]
+        .iter()
+        .find_map(|wanted| flat.get(wanted).or_else(|| flat.get(&format!("{wanted}_0"))).copied())
 }
 
 fn low_rank(

@@ -7,7 +7,7 @@
 )]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 
@@ -53,7 +53,11 @@ pub(crate) fn fixtures() -> PathBuf {
 }
 
 pub(crate) fn recorded(name: &str) -> BTreeMap<String, Recorded> {
-    let bytes = std::fs::read(fixtures().join("golden").join(format!("{name}.safetensors"))).unwrap();
+    recorded_file(&fixtures().join("golden").join(format!("{name}.safetensors")))
+}
+
+pub(crate) fn recorded_file(path: &Path) -> BTreeMap<String, Recorded> {
+    let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     file.tensors()
         .into_iter()
@@ -62,6 +66,9 @@ pub(crate) fn recorded(name: &str) -> BTreeMap<String, Recorded> {
                 Dtype::F32 => view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
                 Dtype::I64 => {
                     view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f32).collect()
+                }
+                Dtype::F64 => {
+                    view.data().as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect()
                 }
                 Dtype::U8 => view.data().iter().map(|b| f32::from(*b)).collect(),
                 other => panic!("{other:?}"),

@@ -1,0 +1,211 @@
+//! A training from pictures to adapters: encoding, the loop, and the loss before and after.
+
+use std::num::NonZero;
+use std::thread;
+
+use super::adapter::Scope;
+use super::request::{Subject, TrainProgress, TrainRequest, Trained};
+use super::trainer::{Conditions, Sample, Settings, Trainer, TrainingBytes};
+use crate::RuntimeError;
+use crate::cpu::CpuBackend;
+use crate::generate::{Backend, CancelToken, GUIDANCE_MAX};
+use crate::graph::Graph;
+use crate::model::program::{self, LatentSize};
+use crate::model::{Model, ModelSource};
+use crate::noise::{Noise, philox4x32_10};
+use crate::picture::Picture;
+use crate::schedule::SchedulerFile;
+use crate::tokenizer::Tokenizer;
+
+/// Fixed samples by which a training is judged: timesteps at the middles of as many equal parts of the schedule.
+const PROBES: u32 = 8;
+
+/// Guidance that latent consistency models are shown with.
+const GUIDANCE_USUAL: f64 = 8.0;
+
+/// Trains adapters on pictures. The same request gives the same adapters, whatever the number of threads.
+///
+/// # Errors
+/// [`RuntimeError::BadRequest`] with the allowed range, also when the loss is no number any more;
+/// [`RuntimeError::BadModel`]; [`RuntimeError::OutOfMemory`] before anything large is read; [`RuntimeError::Cancelled`]
+/// between two steps.
+pub fn train(
+    source: &ModelSource,
+    request: &TrainRequest,
+    progress: &mut dyn FnMut(TrainProgress),
+    cancel: &CancelToken,
+) -> Result<Trained, RuntimeError> {
+    request.check()?;
+    let model = Model::open(source)?;
+    let (frames, scope) = match request.subject {
+        Subject::Pictures => (1, Scope::Spatial),
+        Subject::Clip { scope } => (request.images.len() as u32, scope),
+    };
+    let side = model.unet.sample_size * model.vae.factor();
+    let (width, height) = request.size.unwrap_or((side, side));
+    let size = model.latent_size(frames, width, height)?;
+    let guidance = guidance(&model, request.guidance)?;
+    let schedule = SchedulerFile::load(&source.folder.join("scheduler"))?.resolve(request.sampler)?;
+    let wanted = TrainingBytes::of(&model.unet, model.motion.as_ref(), size, model.text.tokens);
+    let (wanted_bytes, free_bytes) = (wanted.weights + wanted.tensors, CpuBackend::new(1).memory().free);
+    if wanted_bytes > free_bytes {
+        return Err(RuntimeError::OutOfMemory { wanted_bytes, free_bytes });
+    }
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let (context, tokens_cut) = encode_prompt(&model, &request.prompt, threads)?;
+    let lessons = encode_pictures(&model, request, size, threads)?;
+    let settings = Settings {
+        rank: request.rank,
+        alpha: request.alpha.map_or(request.rank as f32, |alpha| alpha as f32),
+        scope,
+        seed: request.seed,
+        optimizer: request.optimizer,
+    };
+    let conditions = Conditions { context, guidance };
+    let mut trainer = Trainer::new(&model, &schedule, &conditions, size, &settings, threads)?;
+    let lessons = Lessons { latents: lessons, seed: request.seed, timesteps: schedule.train_timesteps };
+
+    let loss_before = lessons.judge(&mut trainer);
+    let mut losses = Vec::with_capacity(request.steps as usize);
+    for index in 0..request.steps {
+        if cancel.is_cancelled() {
+            return Err(RuntimeError::Cancelled { steps_done: index, steps: request.steps });
+        }
+        let samples: Vec<_> = (0..request.batch)
+            .map(|n| lessons.sample(u64::from(index) * u64::from(request.batch) + u64::from(n)))
+            .collect();
+        let loss = trainer.step(&samples).loss;
+        if !loss.is_finite() {
+            return Err(diverged(index, request));
+        }
+        losses.push(loss);
+        progress(TrainProgress { done: index + 1, of: request.steps, loss });
+    }
+    let loss_after = lessons.judge(&mut trainer);
+    if !loss_after.is_finite() {
+        return Err(diverged(request.steps, request));
+    }
+    let bytes = trainer.bytes();
+    Ok(Trained { adapters: trainer.adapters().clone(), losses, loss_before, loss_after, tokens_cut, bytes })
+}
+
+fn diverged(steps: u32, request: &TrainRequest) -> RuntimeError {
+    RuntimeError::BadRequest {
+        why: format!(
+            "the loss is no number after {steps} steps; learning rate {} is too high for this model, lower it",
+            request.optimizer.learning_rate
+        ),
+    }
+}
+
+fn guidance(model: &Model, scale: Option<f64>) -> Result<Option<f64>, RuntimeError> {
+    let bad = |why: String| Err(RuntimeError::BadRequest { why });
+    let embedded = model.unet.guidance_channels.is_some();
+    let scale = scale.unwrap_or(if embedded { GUIDANCE_USUAL } else { 1.0 });
+    match model.unet.guidance_channels {
+        Some(_) if (1.0..=GUIDANCE_MAX).contains(&scale) => Ok(Some(scale)),
+        Some(_) => bad(format!("guidance {scale} is not within 1 to {GUIDANCE_MAX}")),
+        None if scale == 1.0 => Ok(None),
+        None => bad(format!("guidance {scale}: this model embeds no guidance scale; train it with 1 (none)")),
+    }
+}
+
+/// Latents to learn from.
+struct Lessons {
+    /// One for each sample: of a picture, or of a clip.
+    latents: Vec<Vec<f32>>,
+    seed: u64,
+    timesteps: u32,
+}
+
+impl Lessons {
+    /// Sample `index` of the training: pictures in turn, timesteps uniform, noise of a stream of its own.
+    fn sample(&self, index: u64) -> Sample {
+        let draw = Noise::new(self.seed, "timesteps");
+        let word = philox4x32_10(draw.counter(index), draw.key())[0];
+        // Lemire 2019, without rejection: timesteps differ in probability by less than one in a million.
+        let timestep = (u64::from(word) * u64::from(self.timesteps)) >> 32;
+        self.noised(index, timestep as u32, &format!("sample {index}"))
+    }
+
+    /// Mean loss of the fixed samples.
+    fn judge(&self, trainer: &mut Trainer) -> f64 {
+        let loss = |probe: u32| {
+            let timestep = (2 * probe + 1) * self.timesteps / (2 * PROBES);
+            trainer.loss(&self.noised(u64::from(probe), timestep, &format!("probe {probe}")))
+        };
+        (0..PROBES).map(loss).sum::<f64>() / f64::from(PROBES)
+    }
+
+    fn noised(&self, index: u64, timestep: u32, stream: &str) -> Sample {
+        let latents = self.latents[(index % self.latents.len() as u64) as usize].clone();
+        Sample { noise: Noise::new(self.seed, stream).take(latents.len()), latents, timestep }
+    }
+}
+
+/// Text features of a prompt, and how many tokens were cut.
+fn encode_prompt(model: &Model, prompt: &str, threads: usize) -> Result<(Vec<f32>, usize), RuntimeError> {
+    let folder = model.source.folder.join("tokenizer");
+    let tokenizer = Tokenizer::load(&folder)?;
+    if tokenizer.id_max() >= model.text.vocabulary {
+        let why = format!(
+            "gives ids up to {}, but the text encoder has {} embeddings; they are of different models",
+            tokenizer.id_max(),
+            model.text.vocabulary
+        );
+        return Err(RuntimeError::BadModel { path: folder, why });
+    }
+    let tokens = tokenizer.encode(prompt, model.text.tokens as usize)?;
+    let ids: Vec<f32> = tokens.ids.iter().map(|&id| id as f32).collect();
+    let mut once = Once::new(model, program::text(&model.text), threads)?;
+    Ok((once.run(program::IDS, &ids, program::CONTEXT)?, tokens.cut))
+}
+
+/// Scaled latents of the pictures, the means of the encoder's distributions: one list for each picture, or one for all
+/// frames of a clip.
+fn encode_pictures(
+    model: &Model,
+    request: &TrainRequest,
+    size: LatentSize,
+    threads: usize,
+) -> Result<Vec<Vec<f32>>, RuntimeError> {
+    let mut once = Once::new(model, program::encode(&model.vae, size.height, size.width), threads)?;
+    let (channels, factor) = (model.vae.latent_channels as usize, model.vae.factor());
+    let scale = model.vae.scaling_factor as f32;
+    let mut encoded = |picture: &Picture| {
+        let pixels = picture.fitted(size.width * factor, size.height * factor).to_model();
+        let moments = once.run(program::PICTURE, &pixels, program::MOMENTS)?;
+        let means = moments.chunks_exact(2 * channels).flat_map(|row| &row[..channels]);
+        Ok::<Vec<f32>, RuntimeError>(means.map(|mean| mean * scale).collect())
+    };
+    let latents = request.images.iter().map(&mut encoded).collect::<Result<Vec<_>, _>>()?;
+    Ok(match request.subject {
+        Subject::Pictures => latents,
+        Subject::Clip { .. } => vec![latents.concat()],
+    })
+}
+
+/// A program on a backend of its own, for what is computed before training.
+struct Once {
+    backend: CpuBackend,
+    program: crate::generate::ProgramId,
+    graph: Graph,
+}
+
+impl Once {
+    fn new(model: &Model, graph: Graph, threads: usize) -> Result<Self, RuntimeError> {
+        let mut backend = CpuBackend::new(threads);
+        let program = backend.load(&graph, &model.weights)?;
+        Ok(Self { backend, program, graph })
+    }
+
+    fn run(&mut self, input: &str, values: &[f32], output: &str) -> Result<Vec<f32>, RuntimeError> {
+        let find = |name| self.graph.find(name).expect("programs have the tensors that their module names");
+        let (input, output) = (find(input), find(output));
+        let mut result = vec![0.0; self.graph.tensor(output).shape.elements() as usize];
+        self.backend.write(self.program, input, values)?;
+        self.backend.run(self.program)?;
+        self.backend.read(self.program, output, &mut result)?;
+        Ok(result)
+    }
+}

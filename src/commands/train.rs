@@ -1,0 +1,199 @@
+//! `headroom train`: a handful of pictures becomes a low-rank adapter, which `worker --lora` draws with.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use gpu_runtime::generate::CancelToken;
+use gpu_runtime::picture::{Picture, ReadLimits};
+use gpu_runtime::train::{self, OptimizerSettings, Scope, Subject, TrainRequest, Trained};
+use serde::Serialize;
+
+use super::device::Device;
+use super::model_args::{ModelArgs, Size, size};
+use crate::failure::{Failure, Status};
+use crate::numerals::{figure, time};
+use crate::progress::Progress;
+use crate::screen::Screen;
+use crate::whole_file::WholeFile;
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  headroom profile --make-tiny tiny
+  headroom train --model tiny --images cat1.png cat2.png --prompt \"the cat\" --steps 100 --out cat.safetensors
+  headroom worker --once --model tiny --lora cat.safetensors=1 --prompt \"the cat running\" --out cat.webp
+  headroom train --model BASE --motion-adapter AnimateLCM --clip --motion --images frame*.png --prompt \"the cat running\" \\
+      --out running.safetensors
+
+Training runs on the CPU in f32. The loss is judged before and after on fixed noise, which no step sees.";
+
+/// Weight decay and largest gradient norm of diffusers' training scripts.
+const WEIGHT_DECAY: f64 = 1e-2;
+const NORM_MAX: f64 = 1.0;
+/// The learning rate rises over a tenth of the steps, at most so many.
+const WARM_UP_STEPS_MAX: u32 = 100;
+
+/// `headroom train`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TrainArgs {
+    /// Folder of the model, in the diffusers layout.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Pictures to learn from (PNG, JPEG or WebP), cut to the shape of the frames.
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    images: Vec<PathBuf>,
+    /// What they show.
+    #[arg(long, value_name = "TEXT")]
+    prompt: String,
+    /// The pictures are the frames of one clip, in order, and go through the motion modules.
+    #[arg(long)]
+    clip: bool,
+    /// Train the motion modules as well.
+    #[arg(long, requires = "clip")]
+    motion: bool,
+    /// Steps of the optimizer.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    steps: u32,
+    /// Samples of one step.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    batch: u32,
+    /// Rank of the adapter: how much it can hold.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    rank: u32,
+    /// The adapter counts alpha / rank times while it is trained. Default: the rank.
+    #[arg(long, value_name = "ALPHA")]
+    alpha: Option<f64>,
+    /// Learning rate after warming up.
+    #[arg(long, value_name = "RATE", default_value_t = 1e-4)]
+    learning_rate: f64,
+    /// Seed of the adapter, of timesteps and of noise.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Pixels, e.g. `512` or `512x768`. Default: what the model was trained for.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    size: Option<Size>,
+    /// File to write.
+    #[arg(long, value_name = "FILE", default_value = "lora.safetensors")]
+    out: PathBuf,
+    #[command(flatten)]
+    parts: ModelArgs,
+}
+
+/// What was learned, for programs.
+#[derive(Serialize)]
+struct Learned<'a> {
+    out: &'a Path,
+    bytes: usize,
+    model: &'a Path,
+    prompt: &'a str,
+    tokens_cut: usize,
+    images: usize,
+    seed: u64,
+    steps: u32,
+    batch: u32,
+    rank: u32,
+    learning_rate: f64,
+    layers: usize,
+    parameters: usize,
+    loss_before: f64,
+    loss_after: f64,
+    losses: &'a [f64],
+    memory_bytes: u64,
+    train_s: f64,
+}
+
+/// Runs `headroom train`.
+pub(crate) fn run(args: &TrainArgs, screen: &Screen) -> Result<(), Failure> {
+    if args.parts.device == Device::Cuda {
+        let message = "training on a GPU is not built";
+        return Err(Failure::new(Status::Usage, "train::device", message)
+            .with_help("`--device cpu` trains on the CPU"));
+    }
+    let read = |path: &PathBuf| Picture::read_file(path, ReadLimits::default());
+    let request = TrainRequest {
+        images: args.images.iter().map(read).collect::<Result<_, _>>()?,
+        subject: match (args.clip, args.motion) {
+            (false, _) => Subject::Pictures,
+            (true, false) => Subject::Clip { scope: Scope::Spatial },
+            (true, true) => Subject::Clip { scope: Scope::SpatialAndMotion },
+        },
+        prompt: args.prompt.clone(),
+        size: args.size.map(|size| (size.width, size.height)),
+        steps: args.steps,
+        batch: args.batch,
+        rank: args.rank,
+        alpha: args.alpha,
+        optimizer: OptimizerSettings {
+            learning_rate: args.learning_rate,
+            warm_up_steps: (args.steps / 10).min(WARM_UP_STEPS_MAX),
+            weight_decay: WEIGHT_DECAY,
+            norm_max: NORM_MAX,
+        },
+        guidance: args.parts.guidance,
+        sampler: args.parts.sampler,
+        seed: args.seed,
+    };
+    let started = Instant::now();
+    let progress = Progress::steps(screen, "steps", u64::from(args.steps));
+    let mut told = |at: train::TrainProgress| progress.reach("steps", at.done.into(), at.of.into());
+    let trained = train::train(&args.parts.source(&args.model), &request, &mut told, &CancelToken::new())?;
+    drop(progress);
+    let train_s = started.elapsed().as_secs_f64();
+    let file = trained.adapters.to_safetensors()?;
+    write(&file, &args.out)?;
+    let learned = learned(args, &trained, file.len(), train_s);
+    if learned.tokens_cut > 0 {
+        screen.warn(&format!(
+            "the last {} tokens of the prompt found no room and were not read",
+            learned.tokens_cut
+        ));
+    }
+    if screen.json { screen.print_json(&learned) } else { screen.print(&learned.text()) }
+}
+
+fn learned<'a>(args: &'a TrainArgs, trained: &'a Trained, bytes: usize, train_s: f64) -> Learned<'a> {
+    Learned {
+        out: &args.out,
+        bytes,
+        model: &args.model,
+        prompt: &args.prompt,
+        tokens_cut: trained.tokens_cut,
+        images: args.images.len(),
+        seed: args.seed,
+        steps: args.steps,
+        batch: args.batch,
+        rank: args.rank,
+        learning_rate: args.learning_rate,
+        layers: trained.adapters.layers.len(),
+        parameters: trained.adapters.parameters(),
+        loss_before: trained.loss_before,
+        loss_after: trained.loss_after,
+        losses: &trained.losses,
+        memory_bytes: trained.bytes,
+        train_s,
+    }
+}
+
+impl Learned<'_> {
+    fn text(&self) -> String {
+        let Self { images, steps, layers, rank, parameters, .. } = self;
+        let (out, images_word) = (self.out.display(), if *images == 1 { "image" } else { "images" });
+        format!(
+            "{out}: {images} {images_word}, {steps} steps in {}, seed {}; loss {} to {}\n{layers} layers of rank {rank}, \
+             {parameters} values; draw with it: headroom worker --once --model {} --lora {out}=1 --prompt ...\n",
+            time(self.train_s),
+            self.seed,
+            figure(self.loss_before),
+            figure(self.loss_after),
+            self.model.display(),
+        )
+    }
+}
+
+/// Writes the file, whole or not at all.
+fn write(bytes: &[u8], path: &Path) -> Result<(), Failure> {
+    let mut file = WholeFile::create(path)?;
+    file.write(|out| out.write_all(bytes))?;
+    file.finish()?;
+    Ok(())
+}
