@@ -102,6 +102,30 @@ fn seeds_and_start_pictures_decide_what_is_made() {
 }
 
 #[test]
+fn a_picture_becomes_a_clip() {
+    let studio = Studio::new();
+    studio.run(&["profile", "--make-tiny", "film", "--kind", "video"]).ends(0, &["random weights"]);
+    studio.worker(&["--frames", "1", "--steps", "1", "--out", "from.png"]).ends(0, &[]);
+    let film = |args: &[&str]| {
+        let always =
+            ["worker", "--once", "--device", "cpu", "--model", "film", "--size", "24x16", "--steps", "2"];
+        studio.run(&[&always, args].concat())
+    };
+    let made = film(&["--image", "from.png", "--frames", "3", "--out", "clip.webp", "--json"]).json();
+    assert_eq!((&made["frames"], &made["width"], &made["height"]), (&3.into(), &24.into(), &16.into()));
+    let frames = studio.frames("clip.webp");
+    assert_eq!(frames.len(), 3);
+    assert!(frames.windows(2).all(|pair| pair[0].0 != pair[1].0), "frames differ");
+    assert!(frames.iter().all(|(_, shown_ms)| (shown_ms - 1000.0 / 7.0).abs() < 1.0));
+    film(&[]).ends(2, &["--image"]);
+    film(&["--image", "from.png", "--prompt", "a cat"]).ends(2, &["--prompt"]);
+    film(&["--image", "from.png", "--guidance", "3"]).ends(3, &["two passes"]);
+    film(&["--image", "from.png", "--sampler", "lcm"]).ends(3, &["sampler lcm"]);
+    studio.worker(&["--motion", "5"]).ends(2, &["no image-to-video model"]);
+    studio.run(&["worker", "--once", "--model", "tiny"]).ends(2, &["--prompt"]);
+}
+
+#[test]
 fn mistakes_end_with_their_codes() {
     let studio = Studio::new();
     fs::write(studio.folder.path().join("text.png"), "no picture").unwrap();

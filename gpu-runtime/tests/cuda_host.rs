@@ -12,7 +12,7 @@ use gpu_runtime::generate::Backend;
 use gpu_runtime::graph::{Graph, TensorId};
 use gpu_runtime::model::program::{self, LatentSize};
 use gpu_runtime::model::{
-    Model, ModelSource, MotionConfig, TextConfig, UnetConfig, VaeConfig, VideoUnetConfig,
+    Model, ModelSource, MotionConfig, TextConfig, UnetConfig, VaeConfig, VideoUnetConfig, VisionConfig,
 };
 use stand_in::StandIn;
 
@@ -234,6 +234,7 @@ fn full_size_programs_lower_to_launches_that_a_device_can_take() {
     let text = TextConfig::read(&base.join("text_encoder/config.json")).unwrap();
     let video = VideoUnetConfig::read(&folder.join("svd_xt/unet/config.json")).unwrap();
     let video_vae = VaeConfig::read(&folder.join("svd_xt/vae/config.json")).unwrap();
+    let vision = VisionConfig::read(&folder.join("svd_xt/image_encoder/config.json")).unwrap();
     let size = |frames| LatentSize { clips: 1, frames, height: 64, width: 64 };
     let wide = LatentSize { clips: 1, frames: 14, height: 72, width: 128 };
     let known: Vec<String> = gpu_runtime::cuda::nvrtc::SOURCES
@@ -248,6 +249,7 @@ fn full_size_programs_lower_to_launches_that_a_device_can_take() {
         ("decode", program::decode(&vae, 1, 64, 64)),
         ("decode 16", program::decode(&vae, 16, 64, 64)),
         ("encode", program::encode(&vae, 64, 64)),
+        ("image", program::image(&vision)),
         ("video step", program::video_step(&video, wide)),
         ("video decode", program::decode(&video_vae, 14, 72, 128)),
     ] {

@@ -1,102 +1,33 @@
 //! The image-to-video networks against a tiny pair of diffusers' classes (`fixtures/make_svd.py`), and the published size's
 //! parameters and operations.
 //!
-//! Weights and inputs are hashes of names and indices, made here as there.
+//! Weights and inputs are hashes of names and indices, made here as there ([`hashed`]).
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod golden;
+mod hashed;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use golden::{fixtures, recorded, relative_error};
 use gpu_runtime::cpu::CpuBackend;
 use gpu_runtime::generate::Backend;
-use gpu_runtime::graph::{Cost, Graph, Mixing, PartSource};
+use gpu_runtime::graph::{Cost, Graph};
 use gpu_runtime::model::program::{self, LatentSize};
 use gpu_runtime::model::{VaeConfig, VideoUnetConfig};
 use gpu_runtime::schedule::{StepCoefficients, embedding::timestep_embedding};
 use gpu_runtime::weights::{Component, Weights};
-use safetensors::Dtype;
-use safetensors::tensor::{TensorView, serialize_to_file};
+use hashed::{hashed, stored};
 use serde_json::Value;
 
 const TOLERANCE: f64 = 1e-5;
 
-/// Uniform numbers in -1..1: FNV-1a of the name, then murmur3's finalizer of hash + index.
-fn hashed(name: &str, count: usize) -> Vec<f32> {
-    let hash =
-        name.bytes().fold(2_166_136_261u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619));
-    (0..count as u32)
-        .map(|index| {
-            let mut x = index.wrapping_mul(2_654_435_769).wrapping_add(hash);
-            x = (x ^ (x >> 16)).wrapping_mul(0x85EB_CA6B);
-            x = (x ^ (x >> 13)).wrapping_mul(0xC2B2_AE35);
-            x ^= x >> 16;
-            (f64::from(x >> 8) / f64::from(1 << 23) - 1.0) as f32
-        })
-        .collect()
-}
-
-/// Every stored tensor that graphs name, with its extents.
-fn stored(graphs: &[&Graph]) -> BTreeMap<String, Vec<u32>> {
-    let mut tensors = BTreeMap::new();
-    for weight in graphs.iter().flat_map(|graph| &graph.weights) {
-        for part in &weight.parts {
-            let mut dims = vec![part.rows];
-            dims.extend(&weight.dims[1..]);
-            match &part.source {
-                PartSource::Stored => drop(tensors.insert(part.name.clone(), dims)),
-                PartSource::Mixed(Mixing { factor, .. }) => {
-                    tensors.insert(factor.clone(), vec![1]);
-                    tensors.insert(part.name.clone(), dims);
-                }
-                PartSource::FrameEmbedding { hidden } => {
-                    let channels = weight.dims[1];
-                    for (name, dims) in [
-                        ("linear_1.weight", vec![*hidden, channels]),
-                        ("linear_1.bias", vec![*hidden]),
-                        ("linear_2.weight", vec![channels, *hidden]),
-                        ("linear_2.bias", vec![channels]),
-                    ] {
-                        tensors.insert(format!("{}.{name}", part.name), dims);
-                    }
-                }
-            }
-        }
-    }
-    tensors
-}
-
 /// Writes hashed weights of one component and adds them.
 fn add(weights: &mut Weights, component: Component, folder: &Path, graphs: &[&Graph]) {
-    let values: Vec<(String, Vec<usize>, Vec<u8>)> = stored(graphs)
-        .into_iter()
-        .map(|(name, dims)| {
-            let count = dims.iter().product::<u32>();
-            let inputs = f64::from(count / dims[0]);
-            let of = |value: f32| {
-                if name.ends_with("mix_factor") {
-                    value
-                } else if name.ends_with("bias") {
-                    value * 0.1
-                } else if dims.len() == 1 {
-                    value * 0.1 + 1.0
-                } else {
-                    value * (3.0 / inputs).sqrt() as f32
-                }
-            };
-            let bytes = hashed(&name, count as usize).into_iter().flat_map(|value| of(value).to_le_bytes());
-            let short = name.split_once('/').unwrap().1.to_owned();
-            (short, dims.iter().map(|&extent| extent as usize).collect(), bytes.collect())
-        })
-        .collect();
-    let views = values
-        .iter()
-        .map(|(name, shape, bytes)| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
-    serialize_to_file(views, None, &folder.join("diffusion_pytorch_model.safetensors")).unwrap();
+    hashed::write(&folder.join("diffusion_pytorch_model.safetensors"), graphs, |_, _| {});
     weights.add(component, folder).unwrap();
 }
 

@@ -4,11 +4,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use gpu_runtime::generate::{CancelToken, Request, Start, Timings};
+use gpu_runtime::generate::{
+    CancelToken, DECODE_FRAMES_USUAL, Generated, MOTION_USUAL, NOISE_USUAL, RATE_USUAL, Request, Start,
+    Timings, VideoGenerator, VideoRequest,
+};
+use gpu_runtime::model::Class;
 use gpu_runtime::picture::{Animation, Format, FrameRate, Picture, Provenance, ReadLimits};
 use serde::Serialize;
 
 use super::animator::{Animator, told};
+use super::device::Opened;
 use super::model_args::{ModelArgs, Size, size};
 use crate::failure::{Failure, Status};
 use crate::numerals::time;
@@ -23,12 +28,15 @@ Examples:
   headroom worker --once --model LCM_Dreamshaper_v7 --prompt \"a harbour at dawn\" --steps 4 --out harbour.png
   headroom worker --once --model LCM_Dreamshaper_v7 --motion-adapter AnimateLCM --lora AnimateLCM_lora.safetensors \\
       --image harbour.png --strength 0.8 --prompt \"boats sway\" --frames 16 --out harbour.gif
+  headroom worker --once --model AnimateLCM-SVD-xt --image harbour.png --frames 14 --out harbour.webp
 
 The ending of --out chooses the format: png and apng are the same and lossless, webp is lossless, gif has 256 colours.
 Metadata say that the picture was generated, by which model, with which seed.";
 
-/// Frames a second, unless said otherwise; what motion models were trained with.
+/// Frames a second of models with prompts, unless said otherwise; what motion models were trained with.
 const RATE_DEFAULT: u16 = 8;
+/// How far from a start picture, unless said otherwise.
+const STRENGTH_DEFAULT: f64 = 0.8;
 
 /// `headroom worker`.
 #[derive(Args, Clone, Debug)]
@@ -39,30 +47,39 @@ pub(crate) struct WorkerArgs {
     /// Folder of the model, in the diffusers layout.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// What is to be seen.
+    /// What is to be seen. Image-to-video models take none, all others need it.
     #[arg(long, value_name = "TEXT")]
-    prompt: String,
-    /// Start from this picture (PNG, JPEG or WebP), cut to the shape of the frames.
+    prompt: Option<String>,
+    /// Start from this picture (PNG, JPEG or WebP), cut to the shape of the frames. Image-to-video models need it.
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// How far from the start picture: near 0 keeps it, 1 forgets it.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.8, requires = "image")]
-    strength: f64,
+    /// How far from the start picture: near 0 keeps it, 1 forgets it [0.8].
+    #[arg(long, value_name = "SHARE", requires = "image")]
+    strength: Option<f64>,
     /// Seed of the noise.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Denoising steps.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Frames. Default: 16, or as many as the model can; 1 without motion modules.
+    /// Frames. Default: 16, or as many as the model can; 1 without motion modules; what an image-to-video model has.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     frames: Option<u32>,
     /// Pixels, e.g. `512` or `512x768`. Default: what the model was trained for.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     size: Option<Size>,
-    /// Frames a second.
-    #[arg(long, value_name = "N", default_value_t = RATE_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=100))]
-    rate: u16,
+    /// Frames a second [8; image to video: 7, which the model is told].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+    rate: Option<u16>,
+    /// Image to video: how much moves, the model's motion bucket, usually 1 to 255 [127].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1023))]
+    motion: Option<u32>,
+    /// Image to video: noise on the picture; more of it moves more [0.02].
+    #[arg(long, value_name = "DEVIATION")]
+    noise: Option<f64>,
+    /// Image to video: frames that are decoded together at most; fewer need less memory [8].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    decode_frames: Option<u32>,
     /// File to write: png, apng, gif or webp.
     #[arg(long, value_name = "FILE", default_value = "animation.png")]
     out: PathBuf,
@@ -78,7 +95,7 @@ struct Made<'a> {
     media_type: &'static str,
     model: &'a str,
     device: &'a str,
-    prompt: &'a str,
+    prompt: Option<&'a str>,
     tokens_cut: usize,
     seed: u64,
     steps: u32,
@@ -122,35 +139,17 @@ pub(crate) fn run(args: &WorkerArgs, screen: &Screen) -> Result<(), Failure> {
     })?;
     let image =
         args.image.as_ref().map(|path| Picture::read_file(path, ReadLimits::default())).transpose()?;
-    let started = Instant::now();
-    let mut animator = {
-        let _loading = Progress::spinner(screen, &format!("loading {}", args.model.display()));
-        Animator::open(&args.model, &args.parts)?
+    let Ready { load_s, size, device, model, rate, made } = match Class::of(&args.model)? {
+        Class::Text => animated(args, image, screen)?,
+        Class::Video => filmed(args, image, screen)?,
     };
-    animator.note.iter().for_each(|note| screen.note(note));
-    let load_s = started.elapsed().as_secs_f64();
-    let size = args.size.unwrap_or_else(|| animator.size_default());
-    let request = Request {
-        prompt: args.prompt.clone(),
-        seed: args.seed,
-        steps: args.steps,
-        frames: args.frames.unwrap_or_else(|| animator.frames_default()),
-        width: size.width,
-        height: size.height,
-        guidance: animator.guidance(&args.parts),
-        start: image.map(|picture| Start { picture, strength: args.strength }),
-        sampler: args.parts.sampler,
-    };
-    let progress = Progress::steps(screen, "steps", u64::from(args.steps));
-    let made = animator.generator.generate(&request, &mut |at| told(&progress, at), &CancelToken::new())?;
-    drop(progress);
     let provenance = Provenance {
-        model: animator.generator.model().name.clone(),
+        model,
         seed: args.seed,
         steps: made.steps,
         program: concat!("headroom ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
-    let animation = Animation::new(made.frames, FrameRate::new(args.rate, 1));
+    let animation = Animation::new(made.frames, FrameRate::new(rate, 1));
     let started = Instant::now();
     let bytes = write(&animation, format, &provenance, &args.out)?;
     let report = Made {
@@ -158,8 +157,8 @@ pub(crate) fn run(args: &WorkerArgs, screen: &Screen) -> Result<(), Failure> {
         bytes,
         media_type: format.media_type(),
         model: &provenance.model,
-        device: &animator.device,
-        prompt: &args.prompt,
+        device: &device,
+        prompt: args.prompt.as_deref(),
         tokens_cut: made.tokens_cut,
         seed: args.seed,
         steps: made.steps,
@@ -177,6 +176,100 @@ pub(crate) fn run(args: &WorkerArgs, screen: &Screen) -> Result<(), Failure> {
         ));
     }
     if screen.json { screen.print_json(&report) } else { screen.print(&report.text()) }
+}
+
+/// What a model made.
+struct Ready {
+    load_s: f64,
+    size: Size,
+    device: String,
+    model: String,
+    rate: u16,
+    made: Generated,
+}
+
+/// With a model that takes prompts.
+fn animated(args: &WorkerArgs, image: Option<Picture>, screen: &Screen) -> Result<Ready, Failure> {
+    let Some(prompt) = args.prompt.clone() else {
+        return Err(misused("this model takes a prompt", "say what is to be seen with --prompt"));
+    };
+    if args.motion.is_some() || args.noise.is_some() || args.decode_frames.is_some() {
+        let help = "leave out --motion, --noise and --decode-frames, or name an image-to-video model";
+        return Err(misused("this model is no image-to-video model", help));
+    }
+    let started = Instant::now();
+    let mut animator = {
+        let _loading = Progress::spinner(screen, &format!("loading {}", args.model.display()));
+        Animator::open(&args.model, &args.parts)?
+    };
+    animator.note.iter().for_each(|note| screen.note(note));
+    let load_s = started.elapsed().as_secs_f64();
+    let size = args.size.unwrap_or_else(|| animator.size_default());
+    let strength = args.strength.unwrap_or(STRENGTH_DEFAULT);
+    let request = Request {
+        prompt,
+        seed: args.seed,
+        steps: args.steps,
+        frames: args.frames.unwrap_or_else(|| animator.frames_default()),
+        width: size.width,
+        height: size.height,
+        guidance: animator.guidance(&args.parts),
+        start: image.map(|picture| Start { picture, strength }),
+        sampler: args.parts.sampler,
+    };
+    let progress = Progress::steps(screen, "steps", u64::from(args.steps));
+    let made = animator.generator.generate(&request, &mut |at| told(&progress, at), &CancelToken::new())?;
+    drop(progress);
+    let model = animator.generator.model().name.clone();
+    let rate = args.rate.unwrap_or(RATE_DEFAULT);
+    Ok(Ready { load_s, size, device: animator.device, model, rate, made })
+}
+
+/// With an image-to-video model.
+fn filmed(args: &WorkerArgs, image: Option<Picture>, screen: &Screen) -> Result<Ready, Failure> {
+    let Some(picture) = image else {
+        return Err(misused("this model makes clips of a picture", "name one with --image"));
+    };
+    if args.prompt.is_some() || args.strength.is_some() {
+        let help = "leave out --prompt and --strength; --motion and --noise say how much moves";
+        return Err(misused("this model takes a picture alone", help));
+    }
+    let started = Instant::now();
+    let (mut generator, note) = {
+        let _loading = Progress::spinner(screen, &format!("loading {}", args.model.display()));
+        let Opened { backend, note, .. } = args.parts.device.open()?;
+        (VideoGenerator::new(&args.parts.source(&args.model), backend)?, note)
+    };
+    note.iter().for_each(|note| screen.note(note));
+    let load_s = started.elapsed().as_secs_f64();
+    let model = generator.model();
+    let (width, height) = model.size_usual();
+    let Size { width, height } = args.size.unwrap_or(Size { width, height });
+    let rate = args.rate.unwrap_or(RATE_USUAL);
+    let request = VideoRequest {
+        picture,
+        seed: args.seed,
+        steps: args.steps,
+        frames: args.frames.unwrap_or(model.unet.frames),
+        width,
+        height,
+        rate: rate.into(),
+        motion: args.motion.unwrap_or(MOTION_USUAL),
+        noise: args.noise.unwrap_or(NOISE_USUAL),
+        guidance: args.parts.guidance.unwrap_or(1.0),
+        decode_frames: args.decode_frames.unwrap_or(DECODE_FRAMES_USUAL),
+        sampler: args.parts.sampler,
+    };
+    let progress = Progress::steps(screen, "steps", u64::from(args.steps));
+    let made = generator.generate(&request, &mut |at| told(&progress, at), &CancelToken::new())?;
+    drop(progress);
+    let model = generator.model().name.clone();
+    Ok(Ready { load_s, size: Size { width, height }, device: generator.device(), model, rate, made })
+}
+
+/// Flags that do not go with the model.
+fn misused(message: &str, help: &str) -> Failure {
+    Failure::new(Status::Usage, "worker::flags", message.to_owned()).with_help(help)
 }
 
 impl Made<'_> {

@@ -5,6 +5,7 @@ use crate::RuntimeError;
 use crate::graph::{Graph, TensorId};
 use crate::model::Model;
 use crate::model::program::{self, LatentSize};
+use crate::weights::Weights;
 
 /// Sizes whose programs are kept. Each holds an arena; weights are shared.
 const SIZES_MAX: usize = 4;
@@ -17,9 +18,19 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    fn new(backend: &mut dyn Backend, model: &Model, graph: Graph) -> Result<Self, RuntimeError> {
-        let id = backend.load(&graph, &model.weights)?;
+    /// Loads a program with weights of its model.
+    pub(super) fn new(
+        backend: &mut dyn Backend,
+        weights: &Weights,
+        graph: Graph,
+    ) -> Result<Self, RuntimeError> {
+        let id = backend.load(&graph, weights)?;
         Ok(Self { id, graph })
+    }
+
+    /// Unloads it.
+    pub(super) fn unload(self, backend: &mut dyn Backend) -> Result<(), RuntimeError> {
+        backend.unload(self.id)
     }
 
     /// A tensor's address on the backend.
@@ -84,9 +95,9 @@ pub(super) struct Programs {
 impl Programs {
     /// Loads what does not depend on a size.
     pub(super) fn new(backend: &mut dyn Backend, model: &Model) -> Result<Self, RuntimeError> {
-        let text = Loaded::new(backend, model, program::text(&model.text))?;
+        let text = Loaded::new(backend, &model.weights, program::text(&model.text))?;
         let context = program::context(&model.unet, model.text.tokens);
-        let context = match Loaded::new(backend, model, context) {
+        let context = match Loaded::new(backend, &model.weights, context) {
             Ok(context) => context,
             Err(error) => {
                 backend.unload(text.id)?;
@@ -150,7 +161,7 @@ impl Programs {
         graph: &Graph,
     ) -> Result<Loaded, RuntimeError> {
         loop {
-            match Loaded::new(backend, model, graph.clone()) {
+            match Loaded::new(backend, &model.weights, graph.clone()) {
                 Err(RuntimeError::OutOfMemory { .. }) if !self.sizes.is_empty() => self.evict(backend)?,
                 loaded => return loaded,
             }

@@ -12,7 +12,7 @@ use safetensors::tensor::{TensorView, serialize};
 use serde_json::{Value, json};
 
 use crate::RuntimeError;
-use crate::graph::{WeightLayout, WeightUse};
+use crate::graph::{Graph, PartSource, WeightLayout, WeightPart, WeightUse};
 use crate::model::{self, MotionConfig, TextConfig, UnetConfig, VaeConfig};
 use crate::noise::Noise;
 
@@ -30,28 +30,55 @@ const MERGES: [&str; 20] = [
 /// # Errors
 /// [`RuntimeError::BadModel`] when the folder exists and is not empty, or cannot be written.
 pub fn make_tiny(folder: &Path, seed: u64) -> Result<(), RuntimeError> {
+    write_texts(folder, texts())?;
+    let config = |component: &str| folder.join(component).join("config.json");
+    let unet = UnetConfig::read(&config("unet"))?;
+    let motion = MotionConfig::read(&config("motion_adapter"), &unet)?;
+    let text = TextConfig::read(&config("text_encoder"))?;
+    let vae = VaeConfig::read(&config("vae"))?;
+    write_weights(folder, &model::smallest_programs(&text, &unet, Some(&motion), &vae), seed, shaped)
+}
+
+/// Writes configurations and the like by their path in a folder.
+///
+/// # Errors
+/// [`RuntimeError::BadModel`] when the folder exists and is not empty, or cannot be written.
+pub(super) fn write_texts(folder: &Path, texts: Vec<(&'static str, String)>) -> Result<(), RuntimeError> {
     let bad = |why: String| RuntimeError::BadModel { path: folder.to_owned(), why };
     let unwritable = |error: std::io::Error| bad(format!("cannot be written: {error}"));
     fs::create_dir_all(folder).map_err(unwritable)?;
     if fs::read_dir(folder).map_err(unwritable)?.next().is_some() {
         return Err(bad("is not empty; name a new folder for the tiny model".to_owned()));
     }
-    for (name, text) in texts() {
+    for (name, text) in texts {
         let path = folder.join(name);
         fs::create_dir_all(path.parent().expect("files lie below the folder")).map_err(unwritable)?;
         fs::write(path, text).map_err(unwritable)?;
     }
-    let config = |component: &str| folder.join(component).join("config.json");
-    let unet = UnetConfig::read(&config("unet"))?;
-    let motion = MotionConfig::read(&config("motion_adapter"), &unet)?;
-    let text = TextConfig::read(&config("text_encoder"))?;
-    let vae = VaeConfig::read(&config("vae"))?;
+    Ok(())
+}
+
+/// Gives a tensor, named by component and path, the extents that its file has.
+pub(super) type Shaped = fn(&str, &str, &mut Vec<usize>);
+
+/// Writes random weights for all programs into the folders of their components.
+///
+/// # Errors
+/// [`RuntimeError::BadModel`] when the folder cannot be written.
+pub(super) fn write_weights(
+    folder: &Path,
+    graphs: &[Graph],
+    seed: u64,
+    shaped: Shaped,
+) -> Result<(), RuntimeError> {
+    let bad = |why: String| RuntimeError::BadModel { path: folder.to_owned(), why };
     let mut components: BTreeMap<String, BTreeMap<String, Stored>> = BTreeMap::new();
-    for graph in model::smallest_programs(&text, &unet, Some(&motion), &vae) {
-        for weight in &graph.weights {
-            for part in &weight.parts {
-                let (component, name) = part.name.split_once('/').expect("names begin with a component");
-                let stored = Stored::new(component, name, part.rows, weight, seed);
+    for weight in graphs.iter().flat_map(|graph| &graph.weights) {
+        for part in &weight.parts {
+            for (name, shape, layout) in tensors(weight, part) {
+                let (component, name) = name.split_once('/').expect("names begin with a component");
+                let mut stored = Stored::new(component, name, shape, layout, seed);
+                shaped(component, name, &mut stored.shape);
                 components.entry(component.to_owned()).or_default().insert(stored.name.clone(), stored);
             }
         }
@@ -63,10 +90,36 @@ pub fn make_tiny(folder: &Path, seed: u64) -> Result<(), RuntimeError> {
         });
         let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
         let bytes = serialize(views, metadata).map_err(|error| bad(error.to_string()))?;
-        let stem = if component == "text_encoder" { "model" } else { "diffusion_pytorch_model" };
-        fs::write(folder.join(component).join(format!("{stem}.safetensors")), bytes).map_err(unwritable)?;
+        let encoder = component == "text_encoder" || component == "image_encoder";
+        let stem = if encoder { "model" } else { "diffusion_pytorch_model" };
+        fs::write(folder.join(component).join(format!("{stem}.safetensors")), bytes)
+            .map_err(|error| bad(format!("cannot be written: {error}")))?;
     }
     Ok(())
+}
+
+/// The stored tensors behind a part of a weight: name, extents, layout.
+fn tensors(weight: &WeightUse, part: &WeightPart) -> Vec<(String, Vec<usize>, WeightLayout)> {
+    let mut dims = vec![part.rows as usize];
+    dims.extend(weight.dims[1..].iter().map(|&extent| extent as usize));
+    match &part.source {
+        PartSource::Stored => vec![(part.name.clone(), dims, weight.layout)],
+        PartSource::Mixed(mixing) => vec![
+            (mixing.factor.clone(), vec![1], WeightLayout::Vector),
+            (part.name.clone(), dims, weight.layout),
+        ],
+        PartSource::FrameEmbedding { hidden } => {
+            let (channels, hidden) = (dims[1], *hidden as usize);
+            [
+                ("linear_1.weight", vec![hidden, channels], WeightLayout::Matrix),
+                ("linear_1.bias", vec![hidden], WeightLayout::Vector),
+                ("linear_2.weight", vec![channels, hidden], WeightLayout::Matrix),
+                ("linear_2.bias", vec![channels], WeightLayout::Vector),
+            ]
+            .map(|(name, dims, layout)| (format!("{}.{name}", part.name), dims, layout))
+            .into()
+        }
+    }
 }
 
 /// A tensor as its file holds it.
@@ -78,16 +131,14 @@ struct Stored {
 
 impl Stored {
     /// Random values that keep activations near unit variance, as the fixtures have them.
-    fn new(component: &str, name: &str, rows: u32, weight: &WeightUse, seed: u64) -> Self {
-        let mut shape = vec![rows as usize];
-        shape.extend(weight.dims[1..].iter().map(|&extent| extent as usize));
+    fn new(component: &str, name: &str, shape: Vec<usize>, layout: WeightLayout, seed: u64) -> Self {
         let columns: usize = shape[1..].iter().product();
         let count = shape.iter().product();
         let normals = Noise::new(seed, &format!("weights {component}/{name}")).take(count);
         let values: Vec<f32> = if name.ends_with("pos_embed.pe") {
             (0..count).map(|index| sinusoid(index / columns, index % columns, columns)).collect()
         } else {
-            let (mean, deviation) = match weight.layout {
+            let (mean, deviation) = match layout {
                 WeightLayout::Vector if name.ends_with("bias") => (0.0, 0.1),
                 WeightLayout::Vector => (1.0, 0.1),
                 WeightLayout::Table => (0.0, 0.5),
@@ -95,18 +146,21 @@ impl Stored {
             };
             normals.iter().map(|normal| mean + deviation * normal).collect()
         };
-        let point_convolution = ["quant_conv.weight", "conv_shortcut.weight"]
-            .iter()
-            .any(|end| name.ends_with(end))
-            || component == "unet" && (name.ends_with("proj_in.weight") || name.ends_with("proj_out.weight"));
-        if point_convolution {
-            shape.extend([1, 1]);
-        } else if name.ends_with("pos_embed.pe") {
-            shape.insert(0, 1);
-        }
         let prefix = if component == "text_encoder" { "text_model." } else { "" };
         let bytes = values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect();
         Self { name: format!("{prefix}{name}"), shape, bytes }
+    }
+}
+
+/// 1 × 1 convolutions that plans have as matrices, and tables with a batch axis.
+fn shaped(component: &str, name: &str, shape: &mut Vec<usize>) {
+    let point_convolution =
+        ["quant_conv.weight", "conv_shortcut.weight"].iter().any(|end| name.ends_with(end))
+            || component == "unet" && (name.ends_with("proj_in.weight") || name.ends_with("proj_out.weight"));
+    if point_convolution {
+        shape.extend([1, 1]);
+    } else if name.ends_with("pos_embed.pe") {
+        shape.insert(0, 1);
     }
 }
 

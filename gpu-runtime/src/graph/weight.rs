@@ -10,7 +10,7 @@ pub enum WeightLayout {
     /// `[out, in, kernel, kernel]` as stored; backends keep `[out, kernel, kernel, in]` (KRSC). Across frames it is
     /// `[out, in, 3, 1]`, stored with one more axis of extent 1.
     Convolution,
-    /// `[out, in]`, row-major. A stored `[out, in, 1, 1]` counts as the same.
+    /// `[out, in]`, row-major. Stored axes after the first count as one: `[out, in, 1, 1]`, `[out, 3, 14, 14]`, `[out]`.
     Matrix,
     /// `[n]`: biases, scales.
     Vector,

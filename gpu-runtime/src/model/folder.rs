@@ -9,10 +9,10 @@ use crate::graph::Graph;
 use crate::weights::{Component, Weights};
 
 /// Largest side of a frame in pixels.
-const SIDE_MAX: u32 = 2048;
+pub(super) const SIDE_MAX: u32 = 2048;
 
 /// Most frames of one request.
-const FRAMES_MAX: u32 = 64;
+pub(super) const FRAMES_MAX: u32 = 64;
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq)]

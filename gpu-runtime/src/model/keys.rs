@@ -114,6 +114,17 @@ impl Keys {
         }
     }
 
+    /// Three finite numbers.
+    pub(crate) fn triple(&mut self, key: &str) -> Result<[f64; 3], RuntimeError> {
+        let value = self.take(key).ok_or_else(|| self.bad(format!("`{key}` is missing")))?;
+        let numbers: Option<Vec<f64>> =
+            value.as_array().and_then(|list| list.iter().map(Value::as_f64).collect());
+        numbers
+            .and_then(|list| <[f64; 3]>::try_from(list).ok())
+            .filter(|list| list.iter().all(|number| number.is_finite()))
+            .ok_or_else(|| self.wrong(key, &value, "a list of three numbers"))
+    }
+
     /// A truth value; `default` where the key is absent or null.
     pub(crate) fn flag(&mut self, key: &str, default: bool) -> Result<bool, RuntimeError> {
         match self.take(key) {

@@ -13,7 +13,13 @@ mod text;
 mod unet;
 mod vae;
 mod video;
+mod video_folder;
+mod vision;
 
-pub use configuration::{MotionConfig, TextActivation, TextConfig, UnetConfig, VaeConfig, VideoUnetConfig};
+pub use configuration::{
+    MotionConfig, PixelNorm, TextActivation, TextConfig, UnetConfig, VaeConfig, VideoUnetConfig, VisionConfig,
+};
 pub(crate) use folder::smallest_programs;
 pub use folder::{Model, ModelSource};
+pub(crate) use video_folder::smallest_video_programs;
+pub use video_folder::{Class, VideoModel};

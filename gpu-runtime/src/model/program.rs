@@ -1,8 +1,8 @@
 //! The programs of one request: text, context, step, decode, encode. Tensors that the host touches have the names
 //! given here.
 
-use super::configuration::{MotionConfig, TextConfig, UnetConfig, VaeConfig, VideoUnetConfig};
-use super::{text, unet, vae, video};
+use super::configuration::{MotionConfig, TextConfig, UnetConfig, VaeConfig, VideoUnetConfig, VisionConfig};
+use super::{text, unet, vae, video, vision};
 use crate::RuntimeError;
 use crate::graph::{Builder, Graph, LinearSpec, Precision, Shape, View};
 use crate::schedule::StepCoefficients;
@@ -40,6 +40,14 @@ pub const ADDED: &str = "added";
 /// Input of [`video_step`]: [`shares`].
 pub const SHARES: &str = "shares";
 
+/// Input of [`image()`]: the picture's patches row by row after a row of zeros; a patch is its red, then green, then blue
+/// levels, rows from the top.
+pub const PATCHES: &str = "patches";
+/// Input of [`image()`]: 1, then zeros.
+pub const MARKER: &str = "marker";
+/// Output of [`image()`], of which the first row is the picture's embedding.
+pub const EMBEDDINGS: &str = "embeddings";
+
 /// Number of scalars of one step.
 const SCALAR_COUNT: u32 = 8;
 
@@ -68,6 +76,16 @@ impl LatentSize {
     pub fn shape(self, channels: u32) -> Shape {
         Shape::new(self.clips * self.frames, self.height, self.width, channels)
     }
+}
+
+/// A picture's patches to its embedding.
+#[must_use]
+pub fn image(config: &VisionConfig) -> Graph {
+    let mut b = Builder::new("image", "image_encoder");
+    let out = vision::encoder(&mut b, config, [PATCHES, MARKER]);
+    b.rename(out, EMBEDDINGS);
+    b.output(out);
+    b.finish()
 }
 
 /// Token ids to text features.

@@ -1,6 +1,7 @@
 //! Pictures in and out: PNG, APNG, GIF, animated WebP, JPEG, with provenance in the metadata. Knows nothing of models, but
 //! for the range of numbers that they take.
 
+mod antialias;
 mod gif;
 mod png;
 mod provenance;

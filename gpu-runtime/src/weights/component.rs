@@ -14,6 +14,8 @@ const INDEX_BYTES_MAX: u64 = 32 << 20;
 pub enum Component {
     /// CLIP text encoder.
     TextEncoder,
+    /// CLIP image encoder.
+    ImageEncoder,
     /// Denoising network.
     Unet,
     /// Temporal layers added to it.
@@ -28,6 +30,7 @@ impl Component {
     pub fn name(self) -> &'static str {
         match self {
             Self::TextEncoder => "text_encoder",
+            Self::ImageEncoder => "image_encoder",
             Self::Unet => "unet",
             Self::MotionAdapter => "motion_adapter",
             Self::Vae => "vae",
@@ -37,7 +40,7 @@ impl Component {
     /// Name of its weights file without endings.
     fn stem(self) -> &'static str {
         match self {
-            Self::TextEncoder => "model",
+            Self::TextEncoder | Self::ImageEncoder => "model",
             Self::Unet | Self::MotionAdapter | Self::Vae => "diffusion_pytorch_model",
         }
     }
@@ -58,7 +61,7 @@ impl Component {
                     })
                     .unwrap_or_else(|| stored.to_owned())
             }
-            Self::Unet | Self::MotionAdapter | Self::Vae => stored.to_owned(),
+            Self::ImageEncoder | Self::Unet | Self::MotionAdapter | Self::Vae => stored.to_owned(),
         }
     }
 }

@@ -220,11 +220,16 @@ impl Part<'_> {
     }
 }
 
-/// Whether a stored shape holds what a plan expects. Axes of extent one at the end (1 × 1 convolutions and matrices,
-/// convolutions across frames) or the beginning (tables with a batch axis) do not matter.
+/// Whether a stored shape holds what a plan expects. Axes of a matrix after the first count as one; axes of extent one at
+/// the end (convolutions across frames) or the beginning (tables with a batch axis) do not matter.
 fn fits(stored: &[usize], expected: &[usize], layout: WeightLayout) -> bool {
     match layout {
-        WeightLayout::Matrix | WeightLayout::Convolution => {
+        WeightLayout::Matrix => {
+            let columns =
+                |shape: &[usize]| shape[1..].iter().try_fold(1usize, |n, &axis| n.checked_mul(axis));
+            stored.first() == expected.first() && columns(stored) == columns(expected)
+        }
+        WeightLayout::Convolution => {
             let trimmed = |shape: &[usize]| {
                 let end = shape.iter().rposition(|&extent| extent != 1).map_or(0, |last| last + 1);
                 shape[..end.max(shape.len().min(2))].to_vec()

@@ -8,7 +8,8 @@ mod spread;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use gpu_runtime::generate;
 
 use super::model_args::{ModelArgs, Size, size};
 use crate::failure::Failure;
@@ -19,6 +20,7 @@ use account::Names;
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   headroom profile --make-tiny tiny
+  headroom profile --make-tiny tiny-video --kind video
   headroom profile tiny --steps 8,4,2 --density 2 --out tiny.toml
   headroom profile LCM_Dreamshaper_v7 --motion-adapter AnimateLCM --frames 16 --size 512 --steps 8,4 --out l4.toml
 
@@ -36,6 +38,9 @@ pub(crate) struct ProfileArgs {
     /// Write a tiny model with random weights into this new folder, and end.
     #[arg(long, value_name = "DIR", conflicts_with = "model")]
     make_tiny: Option<PathBuf>,
+    /// What the tiny model makes of what.
+    #[arg(long, value_enum, value_name = "KIND", default_value_t, requires = "make_tiny")]
+    kind: Kind,
     /// Numbers of denoising steps: the levels of the quality ladder.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "8,4,2,1")]
     steps: Vec<NonZeroU32>,
@@ -70,11 +75,21 @@ pub(crate) struct ProfileArgs {
     parts: ModelArgs,
 }
 
+/// Kinds of tiny models.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// Pictures and animations of a prompt.
+    #[default]
+    Text,
+    /// Clips of a picture.
+    Video,
+}
+
 /// Runs `headroom profile`.
 pub(crate) fn run(args: &ProfileArgs, screen: &Screen) -> Result<(), Failure> {
     let Some(model) = &args.model else {
         let folder = args.make_tiny.as_deref().expect("the parser demands one of the two");
-        return make_tiny(folder, args.seed, screen);
+        return make_tiny(folder, args.kind, args.seed, screen);
     };
     let profile = measure::profile(model, args, screen)?;
     let text = profile.toml(Names { stage: &args.stage, pool: &args.pool });
@@ -94,8 +109,11 @@ pub(crate) fn run(args: &ProfileArgs, screen: &Screen) -> Result<(), Failure> {
 }
 
 /// Writes a tiny model into a folder that is absent or empty.
-fn make_tiny(folder: &Path, seed: u64, screen: &Screen) -> Result<(), Failure> {
-    gpu_runtime::generate::make_tiny(folder, seed)?;
+fn make_tiny(folder: &Path, kind: Kind, seed: u64, screen: &Screen) -> Result<(), Failure> {
+    match kind {
+        Kind::Text => generate::make_tiny(folder, seed)?,
+        Kind::Video => generate::make_tiny_video(folder, seed)?,
+    }
     if screen.json {
         return screen.print_json(&serde_json::json!({ "model": folder, "seed": seed }));
     }

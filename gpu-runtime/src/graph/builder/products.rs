@@ -72,6 +72,24 @@ impl Builder {
         self.linear_joined(path, &[(path.to_owned(), spec.channels)], input, spec)
     }
 
+    /// Matrix product with the stored tensor `path` itself, whose axes after the first count as one; no bias.
+    pub fn linear_stored(
+        &mut self,
+        name: &str,
+        path: &str,
+        input: TensorId,
+        channels: u32,
+        residual: Option<TensorId>,
+    ) -> TensorId {
+        let from = self.shape(input);
+        let shape = from.with_channels(channels);
+        self.assert_residual(name, residual, shape);
+        let weight = self.stored(path, &[channels, from.channels], WeightLayout::Matrix);
+        let out = self.scratch(name, shape);
+        self.graph.ops.push(Op::Linear { out, input, weight, bias: None, residual });
+        out
+    }
+
     /// Matrix product with several stored matrices joined along their rows, results side by side.
     pub fn linear_joined(
         &mut self,

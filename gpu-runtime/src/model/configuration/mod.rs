@@ -5,6 +5,7 @@ mod text;
 mod unet;
 mod vae;
 mod video;
+mod vision;
 
 pub use motion::MotionConfig;
 pub use text::{TextActivation, TextConfig};
@@ -12,6 +13,7 @@ pub use unet::UnetConfig;
 pub use vae::VaeConfig;
 pub(super) use video::GROUPS;
 pub use video::VideoUnetConfig;
+pub use vision::{PixelNorm, VisionConfig};
 
 use super::keys::Keys;
 use crate::RuntimeError;
