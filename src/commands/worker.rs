@@ -71,13 +71,13 @@ pub(crate) struct WorkerArgs {
     /// Frames a second [8; image to video: 7, which the model is told].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     rate: Option<u16>,
-    /// Image to video: how much moves, the model's motion bucket, usually 1 to 255 [127].
+    /// Image to video: how much moves, the model's motion bucket, usually 1 to 255; 127 by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1023))]
     motion: Option<u32>,
     /// Image to video: noise on the picture; more of it moves more [0.02].
     #[arg(long, value_name = "DEVIATION")]
     noise: Option<f64>,
-    /// Image to video: frames that are decoded together at most; fewer need less memory [8].
+    /// Image to video: frames that are decoded together at most; fewer need less memory; 8 by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     decode_frames: Option<u32>,
     /// File to write: png, apng, gif or webp.
