@@ -2,8 +2,8 @@
 
 pub mod calendar;
 pub mod draw;
-pub mod heap;
+pub mod tournament;
 
 pub use calendar::{Calendar, EventClass};
 pub use draw::{BLOCK, Sampler};
-pub use heap::KeyHeap;
+pub use tournament::Tournament;

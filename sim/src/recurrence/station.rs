@@ -4,14 +4,14 @@
 //! job back long after its time has come; the next station only needs the order.
 
 use super::record::Records;
-use crate::kernel::KeyHeap;
+use crate::kernel::Tournament;
 
-/// Bits of a key that hold the job's slot; the time, relative to a moving base, stands above.
-const SLOT_BITS: u32 = 20;
+/// Bits of a key that hold the job's slot, or the number of the server; the time, relative to a moving base, stands above.
+const SLOT_BITS: u32 = crate::kernel::tournament::PLAYER_BITS;
 const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 
-/// No job: a server that has not served yet, or whose last job went on.
-const NOBODY: u64 = SLOT_MASK;
+/// The slot of no job: a server that has not served yet, or whose last job went on.
+const NOBODY: u32 = SLOT_MASK as u32;
 
 /// Jobs inside at most.
 pub(super) const JOBS_MAX: usize = NOBODY as usize;
@@ -50,7 +50,10 @@ pub(super) enum Station {
 
 /// Servers that serve first come, first served.
 pub(super) struct Servers {
-    keys: KeyHeap,
+    /// When each is free, relative to the base.
+    free: Tournament,
+    /// The job that each served last and that has not gone on.
+    serving: Vec<u32>,
     base: u64,
 }
 
@@ -92,10 +95,8 @@ impl Station {
     pub(super) fn drain(&mut self, out: &mut Vec<Visit>) {
         match self {
             Self::Servers(servers) => {
-                while let Some(key) = servers.keys.pop() {
-                    if key & SLOT_MASK != NOBODY {
-                        out.push(visit(servers.base, key));
-                    }
+                for key in servers.free.ranking() {
+                    servers.hand_on(key, out);
                 }
             }
             Self::Delay(delay) => delay.settle(u64::MAX, out),
@@ -111,9 +112,17 @@ fn visit(base: u64, key: u64) -> Visit {
 impl Servers {
     /// `servers` servers, free from time zero.
     pub(super) fn new(servers: u32) -> Self {
-        let mut keys = KeyHeap::new();
-        (0..servers).for_each(|_| keys.push(NOBODY));
-        Self { keys, base: 0 }
+        let count = servers as usize;
+        Self { free: Tournament::new(count), serving: vec![NOBODY; count], base: 0 }
+    }
+
+    /// Lets the job go on that a server served until the time of its `key`.
+    #[inline(always)]
+    fn hand_on(&mut self, key: u64, out: &mut Vec<Visit>) {
+        let slot = std::mem::replace(&mut self.serving[Tournament::player(key)], NOBODY);
+        if slot != NOBODY {
+            out.push(Visit { at: self.base + Tournament::count(key), slot });
+        }
     }
 
     #[inline(always)]
@@ -131,11 +140,9 @@ impl Servers {
         let mut measured = 0;
         out.reserve(visits.len());
         for &Visit { at, slot } in visits {
-            let first = self.keys.first();
-            if first & SLOT_MASK != NOBODY {
-                out.push(visit(self.base, first));
-            }
-            let start = (self.base + (first >> SLOT_BITS)).max(at);
+            let first = self.free.first();
+            self.hand_on(first, out);
+            let start = (self.base + Tournament::count(first)).max(at);
             let row = records.row(slot);
             let until = start + row[column];
             waits[measured] = start - at;
@@ -144,13 +151,13 @@ impl Servers {
                 row[starts] = start;
             }
             if until - self.base >= REBASE_AT {
-                self.keys.replace_first(NOBODY);
                 self.rebase(start, out);
                 if until - self.base >= TIME_MAX {
                     return Err(OutOfRange);
                 }
             }
-            self.keys.replace_first((until - self.base) << SLOT_BITS | u64::from(slot));
+            self.serving[Tournament::player(self.free.first())] = slot;
+            self.free.replace_first(until - self.base);
         }
         Ok(measured)
     }
@@ -160,15 +167,16 @@ impl Servers {
     #[cold]
     fn rebase(&mut self, now: u64, out: &mut Vec<Visit>) {
         let step = now - self.base;
-        let mut keys = Vec::with_capacity(self.keys.len());
-        while let Some(key) = self.keys.pop() {
-            let is_over = key >> SLOT_BITS <= step;
-            if is_over && key & SLOT_MASK != NOBODY {
-                out.push(visit(self.base, key));
+        let mut keys = self.free.ranking();
+        for key in &mut keys {
+            if Tournament::count(*key) <= step {
+                self.hand_on(*key, out);
+                *key = Tournament::player(*key) as u64;
+            } else {
+                *key -= step << SLOT_BITS;
             }
-            keys.push(if is_over { NOBODY } else { key - (step << SLOT_BITS) });
         }
-        keys.into_iter().for_each(|key| self.keys.push(key));
+        self.free.seat(&keys);
         self.base = now;
     }
 }
