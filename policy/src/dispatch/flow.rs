@@ -1,7 +1,8 @@
 //! How a job moves: arrival, stages, waiting, starting, finishing, failing, leaving.
 
 use super::instance::InstanceState;
-use super::job::{JobState, Left, NONE, NewJob};
+use super::job::{Job, JobState, Left, NONE, NewJob};
+use super::timer::Ring;
 use super::{CancelScope, Dispatcher, Ended, Output, Sink, StageResult};
 use crate::model::{
     ClassId, GroupId, InstanceId, JobId, KindId, Lease, Place, PoolId, QualityId, RegionId, StageId,
@@ -14,6 +15,14 @@ use crate::units::{Duration, Instant};
 const DRAW_JITTER: u64 = 1;
 const DRAW_HELD: u64 = 2;
 const DRAW_HELD_LENGTH: u64 = 3;
+
+/// Lets the lease of the job in `slot` run until `until`.
+#[inline(always)]
+fn time_lease(leases: &mut [Ring], wake: &mut Instant, job: &mut Job, slot: u32, until: Instant) {
+    job.lease_until = until;
+    leases[job.stage.index()].push((until, slot, job.token));
+    *wake = (*wake).min(until);
+}
 
 impl Dispatcher {
     #[inline(always)]
@@ -225,9 +234,7 @@ impl Dispatcher {
         (job.prev, job.next) = (NONE, first);
         let started = job.start(now, slot, Some(pool), Some(instance), held.busy[kind]);
         if let Some(length) = row.lease {
-            job.lease_until = now + length;
-            self.leases[job.stage.index()].push((now + length, slot, job.token));
-            self.wake = self.wake.min(now + length);
+            time_lease(&mut self.leases, &mut self.wake, job, slot, now + length);
         }
         if first != NONE {
             self.jobs[first].prev = slot;
@@ -241,9 +248,7 @@ impl Dispatcher {
         let job = &mut self.jobs[slot];
         let started = job.start(now, slot, pool, None, 0);
         if let Some(length) = self.stages[job.stage.index()].lease {
-            job.lease_until = now + length;
-            self.leases[job.stage.index()].push((now + length, slot, job.token));
-            self.wake = self.wake.min(now + length);
+            time_lease(&mut self.leases, &mut self.wake, job, slot, now + length);
         }
         out.emit(Output::Started(started));
     }

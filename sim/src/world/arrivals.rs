@@ -332,13 +332,17 @@ impl Curve {
         for (time, gap) in times.iter_mut().zip(gaps) {
             // Gaps are below 2^51, so the cheaper conversion of signed numbers gives the same.
             let mass = gap as i64 as f64 * 1e-9;
-            *time = if mass < (self.step_end - self.at) * self.rate {
-                self.at += mass * self.gap_ns;
-                if self.at < self.horizon { self.at as i64 as u64 } else { u64::MAX }
-            } else {
-                self.later(mass)
-            };
+            let is_near = mass < (self.step_end - self.at) * self.rate;
+            *time = if is_near { self.within_step(mass) } else { self.later(mass) };
         }
+    }
+
+    /// The arrival after `mass` more of the rate's integral, which is in this step.
+    #[inline(always)]
+    fn within_step(&mut self, mass: f64) -> u64 {
+        self.at += mass * self.gap_ns;
+        // Times before the horizon are below 2^63; signed numbers convert in one instruction.
+        if self.at < self.horizon { self.at as i64 as u64 } else { u64::MAX }
     }
 
     /// The arrival after `mass` more of the rate's integral, which is beyond this step.
@@ -346,8 +350,7 @@ impl Curve {
         loop {
             let room = (self.step_end - self.at) * self.rate;
             if mass < room {
-                self.at += mass * self.gap_ns;
-                return if self.at < self.horizon { self.at as u64 } else { u64::MAX };
+                return self.within_step(mass);
             }
             if self.step_end >= self.horizon {
                 self.at = self.horizon;
