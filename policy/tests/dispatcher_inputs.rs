@@ -29,6 +29,10 @@ enum Seen {
     Requested,
     Booted,
     Ready,
+    /// Silent after it was booted.
+    BootedSilent,
+    /// Silent after it was ready.
+    ReadySilent,
     Terminating,
 }
 
@@ -191,7 +195,8 @@ impl Judge {
     /// One input, or some time.
     fn step(&mut self, bytes: &mut Bytes<'_>) {
         let starting = [Seen::Requested, Seen::Booted];
-        match bytes.byte() % 40 {
+        let held = [Seen::Ready, Seen::Requested, Seen::ReadySilent, Seen::Terminating];
+        match bytes.byte() % 46 {
             0..=9 => {
                 let class = ClassId(bytes.below(self.system.classes.len()) as u16);
                 let region = RegionId(bytes.below(self.system.regions.len()) as u16);
@@ -226,26 +231,44 @@ impl Judge {
                 self.give(Input::InstanceReady { instance });
             }
             26 => {
-                let instance = self.some_instance(bytes, &[starting[0], starting[1], Seen::Terminating]);
+                let likely = [starting[0], starting[1], Seen::BootedSilent, Seen::Terminating];
+                let instance = self.some_instance(bytes, &likely);
                 self.give(Input::LaunchFailed { instance });
             }
             27..=28 => {
-                let instance = self.some_instance(bytes, &[Seen::Ready, Seen::Requested, Seen::Terminating]);
+                let instance = self.some_instance(bytes, &held);
                 let gone_at = self.now + Duration::from_secs(u64::from(bytes.byte() % 128));
                 self.give(Input::InterruptionNotice { instance, gone_at });
             }
             29 => {
-                let instance = self.some_instance(bytes, &[Seen::Ready, Seen::Requested, Seen::Terminating]);
+                let instance = self.some_instance(bytes, &held);
                 self.give(Input::InstanceLost { instance });
             }
             30..=31 => {
-                let instance = self.some_instance(bytes, &[Seen::Terminating]);
+                let instance = self.some_instance(bytes, &[Seen::Terminating, Seen::ReadySilent]);
                 self.give(Input::InstanceGone { instance });
             }
             32 if !self.system.pools.is_empty() => {
                 let pool = PoolId(bytes.below(self.system.pools.len()) as u16);
                 let price = UsdPerHour::from_nanos(i64::from(bytes.byte()) * 20_000_000);
                 self.give(Input::PriceChanged { pool, price });
+            }
+            38..=40 => {
+                let class = ClassId(bytes.below(self.system.classes.len()) as u16);
+                let region = RegionId(bytes.below(self.system.regions.len()) as u16);
+                let wishes = bytes.byte();
+                let priority = (wishes & 1 == 1).then_some((wishes >> 4) % 9);
+                let deadline =
+                    (wishes & 2 == 2).then_some(Duration::from_millis(u64::from(bytes.byte()) * 400));
+                self.give(Input::JobSubmitted { tag: self.arrived, class, region, priority, deadline });
+            }
+            41..=42 => {
+                let instance = self.some_instance(bytes, &[Seen::Ready, Seen::Booted]);
+                self.give(Input::InstanceSilent { instance });
+            }
+            43 => {
+                let instance = self.some_instance(bytes, &[Seen::ReadySilent, Seen::BootedSilent]);
+                self.give(Input::InstanceHeard { instance });
             }
             33 => self.now += Duration::from_millis(u64::from(bytes.byte()) * 40), // a driver that is late
             34 => self.give(Input::TimeReached),
@@ -275,7 +298,7 @@ impl Judge {
 
     /// Whether the dispatcher should act on `input`, by what a driver knows.
     fn is_news(&self, input: &Input) -> bool {
-        use Seen::{Booted, Ready, Requested, Terminating};
+        use Seen::{Booted, BootedSilent, Ready, ReadySilent, Requested, Terminating};
         let in_force = |lease: &Lease| self.work.get(&lease.slot).is_some_and(|work| work.lease == *lease);
         match input {
             Input::LeaseRenewed { lease } | Input::StageFinished { lease, .. } => in_force(lease),
@@ -285,14 +308,21 @@ impl Judge {
             Input::InstanceBooted { instance } => self.seen(*instance) == Requested,
             Input::InstanceReady { instance } => matches!(self.seen(*instance), Requested | Booted),
             Input::LaunchFailed { instance } => {
-                matches!(self.seen(*instance), Requested | Booted | Terminating)
+                matches!(self.seen(*instance), Requested | Booted | BootedSilent | Terminating)
             }
             Input::InterruptionNotice { instance, .. } => {
-                matches!(self.seen(*instance), Requested | Booted | Ready)
+                !matches!(self.seen(*instance), Seen::Free | Terminating)
             }
             Input::InstanceLost { instance } => self.seen(*instance) != Seen::Free,
-            Input::InstanceGone { instance } => self.seen(*instance) == Terminating,
-            Input::JobArrived { .. } | Input::PriceChanged { .. } | Input::TimeReached => true,
+            Input::InstanceGone { instance } => {
+                matches!(self.seen(*instance), Terminating | BootedSilent | ReadySilent)
+            }
+            Input::InstanceSilent { instance } => matches!(self.seen(*instance), Booted | Ready),
+            Input::InstanceHeard { instance } => matches!(self.seen(*instance), BootedSilent | ReadySilent),
+            Input::JobArrived { .. }
+            | Input::JobSubmitted { .. }
+            | Input::PriceChanged { .. }
+            | Input::TimeReached => true,
         }
     }
 
@@ -332,7 +362,15 @@ impl Judge {
             return;
         }
         match *input {
-            Input::JobArrived { .. } => self.arrived += 1,
+            Input::JobArrived { .. } | Input::JobSubmitted { .. } => self.arrived += 1,
+            Input::InstanceSilent { instance } => {
+                let seen = &mut self.machines[instance.index()].seen;
+                *seen = if *seen == Seen::Booted { Seen::BootedSilent } else { Seen::ReadySilent };
+            }
+            Input::InstanceHeard { instance } => {
+                let seen = &mut self.machines[instance.index()].seen;
+                *seen = if *seen == Seen::BootedSilent { Seen::Booted } else { Seen::Ready };
+            }
             Input::StageFinished { lease, .. } => self.release(lease),
             Input::LeaseRenewed { lease } => {
                 let work = self.work.get_mut(&lease.slot).expect("a lease that is news is in force");
@@ -376,9 +414,13 @@ impl Judge {
             let at = format!("{}: {input:?} gave {output:?}", self.at());
             match output {
                 Output::Accepted { job, .. } => {
-                    let Input::JobArrived { class, .. } = input else { panic!("{at}: nobody arrived") };
+                    let (class, own) = match input {
+                        Input::JobArrived { class, .. } => (class, None),
+                        Input::JobSubmitted { class, deadline, .. } => (class, deadline),
+                        _ => panic!("{at}: nobody arrived"),
+                    };
                     let class = &self.system.classes[class.index()];
-                    let limit = class.deadline.filter(|_| class.expires);
+                    let limit = own.or(class.deadline).filter(|_| class.expires);
                     let expires = limit.map_or(Instant::NEVER, |limit| self.now + limit);
                     let before = self.jobs.insert(job.slot, Inside { job, expires });
                     assert!(before.is_none(), "{at}: the slot is taken");
@@ -407,7 +449,9 @@ impl Judge {
                     assert!(life.busy <= slot_time, "{at}: more work than slots");
                     let lost = matches!(
                         input,
-                        Input::LaunchFailed { instance } | Input::InstanceLost { instance }
+                        Input::LaunchFailed { instance }
+                            | Input::InstanceLost { instance }
+                            | Input::InstanceGone { instance }
                             if instance == life.instance
                     );
                     if lost {
@@ -511,6 +555,7 @@ impl Judge {
                 Seen::Requested => state == InstanceState::Requested,
                 Seen::Booted => state == InstanceState::Loading,
                 Seen::Ready => matches!(state, InstanceState::Ready | InstanceState::Draining),
+                Seen::BootedSilent | Seen::ReadySilent => state == InstanceState::Silent,
                 Seen::Terminating => state == InstanceState::Terminating,
             };
             assert!(fits, "{at}: instance {id} is {state:?}, a driver knows {:?}", machine.seen);
@@ -525,6 +570,9 @@ impl Judge {
             }
             for id in self.ids(Seen::Terminating) {
                 self.give(Input::InstanceGone { instance: id });
+            }
+            for id in self.ids(Seen::BootedSilent).into_iter().chain(self.ids(Seen::ReadySilent)) {
+                self.give(Input::InstanceHeard { instance: id });
             }
             for id in self.ids(Seen::Requested).into_iter().chain(self.ids(Seen::Booted)) {
                 if self.seen(id) != Seen::Terminating {

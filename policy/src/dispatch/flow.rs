@@ -2,7 +2,7 @@
 
 use super::instance::InstanceState;
 use super::job::{Job, JobState, Left, NONE, NewJob};
-use super::timer::Ring;
+use super::timer::{Entry, Ring};
 use super::{CancelScope, Dispatcher, Ended, Output, Sink, StageResult};
 use crate::model::{
     ClassId, GroupId, InstanceId, JobId, KindId, Lease, Place, PoolId, QualityId, RegionId, StageId,
@@ -34,21 +34,42 @@ impl Dispatcher {
         region: RegionId,
         out: &mut impl Sink,
     ) {
-        self.totals.arrived += 1;
-        self.demand[region.index()].arrived += 1;
-        let cell = if self.cells == 1 { RegionId(0) } else { self.route(tag, 0, region) };
         let row = self.classes[class.index()];
-        let deadline = now + row.deadline;
-        let priority = row.priority;
-        let slot = self.jobs.insert(NewJob { tag, class, region, cell, priority, arrived: now, deadline });
+        let cell = if self.cells == 1 { RegionId(0) } else { self.route(tag, 0, region) };
+        let (priority, deadline) = (row.priority, now + row.deadline);
+        let new = NewJob { tag, class, region, cell, priority, arrived: now, deadline };
+        self.take_in::<false>(now, new, row.expires, out);
+    }
+
+    /// Takes a job in, or turns it away. `OWN` says that its deadline is not its class's.
+    #[inline(always)]
+    pub(super) fn take_in<const OWN: bool>(
+        &mut self,
+        now: Instant,
+        new: NewJob,
+        expires: bool,
+        out: &mut impl Sink,
+    ) {
+        self.totals.arrived += 1;
+        let NewJob { tag, class, region, deadline, .. } = new;
+        self.demand[region.index()].arrived += 1;
+        let slot = self.jobs.insert(new);
         if self.may_refuse
             && let Some(why) = self.refuses(now, slot)
         {
             self.reject(slot, why, out);
             return;
         }
-        if row.expires {
-            self.deadlines[class.index()].push((deadline, slot, self.jobs[slot].generation));
+        if expires {
+            let timer = (deadline, slot, self.jobs[slot].generation);
+            if OWN {
+                self.own_deadlines.push(timer);
+                let jobs = &self.jobs;
+                let live = |&(_, slot, generation): &Entry| jobs.live(JobId { slot, generation }).is_some();
+                self.own_deadlines.drop_void(jobs.len(), live);
+            } else {
+                self.deadlines[class.index()].push(timer);
+            }
             self.note_wake(deadline);
         }
         out.emit(Output::Accepted { job: self.jobs.id(slot), tag });
@@ -135,7 +156,7 @@ impl Dispatcher {
     #[inline]
     fn is_past_its_deadline(&self, now: Instant, slot: u32) -> bool {
         let job = &self.jobs[slot];
-        job.deadline <= now && self.classes[job.class.index()].expires
+        job.deadline <= now && self.classes[job.class.index()].expires_own
     }
 
     #[inline(always)]
@@ -459,12 +480,17 @@ impl Dispatcher {
     pub(super) fn expire_deadlines(&mut self, now: Instant, out: &mut impl Sink) {
         for class in 0..self.deadlines.len() {
             while let Some((_, slot, generation)) = self.deadlines[class].pop_due(now) {
-                if self.jobs.live(JobId { slot, generation }).is_some()
-                    && self.jobs[slot].state != JobState::Running
-                {
-                    self.withdraw(now, slot, JobOutcome::Expired, out);
-                }
+                self.deadline_passed(now, JobId { slot, generation }, out);
             }
+        }
+        while let Some((_, slot, generation)) = self.own_deadlines.pop_due(now) {
+            self.deadline_passed(now, JobId { slot, generation }, out);
+        }
+    }
+
+    fn deadline_passed(&mut self, now: Instant, job: JobId, out: &mut impl Sink) {
+        if self.jobs.live(job).is_some() && self.jobs[job.slot].state != JobState::Running {
+            self.withdraw(now, job.slot, JobOutcome::Expired, out);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::units::{Instant, UsdPerHour};
 
 /// The life of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub enum InstanceState {
     /// The id is free.
     Free,
@@ -18,6 +19,8 @@ pub enum InstanceState {
     Loading,
     /// Taking jobs.
     Ready,
+    /// Held, but its worker does not answer: it has no jobs and takes none. Counted as starting.
+    Silent,
     /// Finishing its last jobs: given back, or under an interruption notice.
     Draining,
     /// Termination was asked for.

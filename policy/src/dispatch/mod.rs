@@ -33,6 +33,7 @@ use crate::policies::scaling::GroupContext;
 use crate::policies::{Packing, Retry, Routing, RoutingTable};
 use crate::units::random::Stream;
 use crate::units::{Duration, Instant};
+use admit::Wish;
 use group::{Group, MinuteCounts, TickCounts};
 use instance::{Instances, PoolState};
 use job::{JobState, Jobs};
@@ -89,6 +90,8 @@ struct ClassRow {
     /// [`Duration::MAX`] for none.
     deadline: Duration,
     expires: bool,
+    /// Whether a job with a deadline of its own expires.
+    expires_own: bool,
 }
 
 /// The state machine that the simulator and the live control plane both drive.
@@ -113,6 +116,8 @@ pub struct Dispatcher {
     last_refresh: Instant,
     leases: Vec<Ring>,
     deadlines: Vec<Ring>,
+    /// Deadlines that are not their class's.
+    own_deadlines: Heap,
     backoffs: Heap,
     next_minute: Instant,
     wake: Instant,
@@ -163,6 +168,7 @@ impl Dispatcher {
             priority: class.priority.min(7),
             deadline: class.deadline.unwrap_or(Duration::MAX),
             expires: class.expires && class.deadline.is_some(),
+            expires_own: class.expires,
         };
         let mut dispatcher = Self {
             stages,
@@ -181,6 +187,7 @@ impl Dispatcher {
             last_refresh: Instant::START,
             leases: system.stages.iter().map(|_| Ring::default()).collect(),
             deadlines: system.classes.iter().map(|_| Ring::default()).collect(),
+            own_deadlines: Heap::default(),
             backoffs: Heap::default(),
             next_minute: Instant::START + MINUTE,
             wake: Instant::NEVER,
@@ -218,6 +225,9 @@ impl Dispatcher {
     pub fn handle_input(&mut self, now: Instant, input: Input, out: &mut impl Sink) {
         match input {
             Input::JobArrived { tag, class, region } => self.arrive(now, tag, class, region, out),
+            Input::JobSubmitted { tag, class, region, priority, deadline } => {
+                self.submit(now, tag, class, region, Wish { priority, deadline }, out)
+            }
             Input::StageFinished { lease, result } => self.finish(now, lease, result, out),
             Input::JobCancelled { job, scope } => self.cancel(now, job, scope, out),
             Input::LeaseRenewed { lease } => self.renew(now, lease),
@@ -228,7 +238,9 @@ impl Dispatcher {
                 self.interruption_notice(now, instance, gone_at, out)
             }
             Input::InstanceLost { instance } => self.instance_lost(now, instance, out),
-            Input::InstanceGone { instance } => self.instance_gone(instance),
+            Input::InstanceGone { instance } => self.instance_gone(now, instance, out),
+            Input::InstanceSilent { instance } => self.instance_silent(now, instance, out),
+            Input::InstanceHeard { instance } => self.instance_heard(now, instance, out),
             Input::PriceChanged { pool, price } => self.pools[pool.index()].price = price,
             Input::TimeReached => self.time_reached(now, out),
         }
@@ -285,7 +297,7 @@ impl Dispatcher {
         self.cells > 1
     }
 
-    /// Instances of a pool: (ready, starting, draining).
+    /// Instances of a pool: (ready, starting or silent, draining).
     pub fn pool_counts(&self, pool: PoolId) -> (u32, u32, u32) {
         let state = &self.pools[pool.index()];
         (state.ready, state.starting, state.draining)
@@ -457,11 +469,11 @@ impl Dispatcher {
             };
             wake = wake.min(ring.next(live).unwrap_or(Instant::NEVER));
         }
+        let live = |&(_, slot, generation): &timer::Entry| jobs.live(JobId { slot, generation }).is_some();
         for ring in &mut self.deadlines {
-            let live =
-                |&(_, slot, generation): &timer::Entry| jobs.live(JobId { slot, generation }).is_some();
             wake = wake.min(ring.next(live).unwrap_or(Instant::NEVER));
         }
+        wake = wake.min(self.own_deadlines.next_live(live).unwrap_or(Instant::NEVER));
         self.wake = wake;
     }
 

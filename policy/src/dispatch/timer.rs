@@ -1,10 +1,13 @@
 //! Timers of the dispatcher. Those of equal length (leases, deadlines) sit in rings, whose order is that of their time;
-//! backoffs, which differ, in a heap. A timer whose job moved on is dropped when it is met.
+//! backoffs and deadlines of single jobs, which differ, in heaps. A timer whose job moved on is dropped when it is met.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use crate::units::Instant;
+
+/// Void timers that a heap may hold beside as many as there are jobs.
+const VOID_MAX: usize = 64;
 
 /// A timer: when, which slot, and the token or generation that must still be in force.
 pub(super) type Entry = (Instant, u32, u32);
@@ -54,6 +57,24 @@ impl Heap {
 
     pub(super) fn next(&self) -> Option<Instant> {
         self.entries.peek().map(|entry| entry.0.0)
+    }
+
+    /// Drops leading timers that `is_live` refuses; returns the time of the first that is left.
+    pub(super) fn next_live(&mut self, is_live: impl Fn(&Entry) -> bool) -> Option<Instant> {
+        while let Some(&Reverse((at, _, slot, token))) = self.entries.peek() {
+            if is_live(&(at, slot, token)) {
+                return Some(at);
+            }
+            self.entries.pop();
+        }
+        None
+    }
+
+    /// Drops timers that `is_live` refuses once they outnumber `live_max`, the most that can be live.
+    pub(super) fn drop_void(&mut self, live_max: usize, is_live: impl Fn(&Entry) -> bool) {
+        if self.entries.len() > 2 * live_max + VOID_MAX {
+            self.entries.retain(|&Reverse((at, _, slot, token))| is_live(&(at, slot, token)));
+        }
     }
 
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<Entry> {
