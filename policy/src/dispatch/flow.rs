@@ -293,8 +293,10 @@ impl Dispatcher {
         }
         let left = job.leave(now);
         self.vacate_slot(now, left, result == StageResult::Done, out);
-        if result == StageResult::Failed {
-            return self.attempt_failed(now, slot, out);
+        match result {
+            StageResult::Done => {}
+            StageResult::Failed => return self.attempt_failed(now, slot, out),
+            StageResult::Hopeless => return self.end(slot, JobOutcome::Failed, out),
         }
         let job = &mut self.jobs[slot];
         job.stage.0 += 1;

@@ -66,6 +66,8 @@ pub enum StageResult {
     Done,
     /// The attempt failed; the retry policy decides.
     Failed,
+    /// It failed, and so would every other attempt: the job ends as failed.
+    Hopeless,
 }
 
 /// Why a job was turned away.
