@@ -208,7 +208,9 @@ impl Judge {
             }
             15 => {
                 let lease = self.some_lease(bytes);
-                self.give(Input::StageFinished { lease, result: StageResult::Failed });
+                let hopeless = bytes.byte().is_multiple_of(4);
+                let result = if hopeless { StageResult::Hopeless } else { StageResult::Failed };
+                self.give(Input::StageFinished { lease, result });
             }
             16 => {
                 let lease = self.some_lease(bytes);
