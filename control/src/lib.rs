@@ -4,12 +4,17 @@
 //! them, which holds the dispatcher), [`engine`] (the plane on its journal) and [`shell`] (the thread that owns it).
 //! Around it: the job API, workers, fleet providers, announcements.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod clock;
 pub mod command;
 pub mod effect;
 pub mod engine;
+pub mod fleet;
+pub mod ingress;
 pub mod number;
 pub mod plane;
+pub mod prices;
 pub mod protocol;
 pub mod shell;
 pub mod store;
