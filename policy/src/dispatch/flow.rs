@@ -479,6 +479,9 @@ impl Dispatcher {
     /// A lease's first length is over: it was renewed, or the job goes back.
     pub(super) fn lease_over(&mut self, now: Instant, slot: u32, out: &mut impl Sink) {
         let (until, token) = (self.jobs[slot].lease_until, self.jobs[slot].token);
+        if until == Instant::NEVER {
+            return; // stages have no lease any more
+        }
         if until > now {
             self.backoffs.push((until, slot, token));
         } else {

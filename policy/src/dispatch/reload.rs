@@ -6,6 +6,7 @@ use super::shape::{ShapeError, Timing, same_shape, shape_of};
 use super::timer::{Entry, Heap, Ring};
 use super::{Dispatcher, Group, Output, Sink};
 use crate::model::{GroupId, JobId, SLOT_KINDS_MAX, System, SystemError};
+use crate::policies::RoutingTable;
 use crate::records::DecisionRow;
 use crate::units::Instant;
 
@@ -42,6 +43,7 @@ impl Dispatcher {
         let before = std::mem::replace(&mut self.system, fresh.system);
         if self.system.policies.routing != before.policies.routing {
             self.next_refresh = Instant::NEVER;
+            self.table = RoutingTable::identity(self.system.regions.len());
             self.refresh_routing(now);
         }
         for (index, pool) in self.system.pools.iter().enumerate() {
@@ -83,14 +85,16 @@ impl Dispatcher {
             let live = |&(_, slot, token): &Entry| {
                 jobs.get(slot).is_some_and(|job| job.token == token && job.state == JobState::Running)
             };
-            self.leases[stage] = Ring::settled(self.leases[stage].in_order(live));
+            let timers = if is.is_some() { self.leases[stage].in_order(live) } else { Vec::new() };
+            self.leases[stage] = Ring::settled(timers);
             for slot in 0..self.jobs.slots.len() as u32 {
                 let job = &mut self.jobs[slot];
                 if job.state != JobState::Running || job.stage.index() != stage {
                     continue;
                 }
                 match (was, is) {
-                    (_, None) => job.lease_until = Instant::NEVER, // its timer finds nothing to do
+                    // A timer among the backoffs finds nothing to do.
+                    (_, None) => job.lease_until = Instant::NEVER,
                     (None, Some(length)) => {
                         job.lease_until = now.unwrap_or(job.since) + length;
                         self.backoffs.push((job.lease_until, slot, job.token));
