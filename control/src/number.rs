@@ -68,7 +68,9 @@ mod tests {
         for number in [JobNumber::new(0, 0), JobNumber::new(7, 42), JobNumber::new(u16::MAX, (1 << 48) - 1)] {
             assert_eq!(number.to_string().parse(), Ok(number));
         }
-        for bad in ["", "job-", "job-0-", "job-00-1", "job-0-01", "job-0-+1", "job-65536-1", "job-0-281474976710656"] {
+        for bad in
+            ["", "job-", "job-0-", "job-00-1", "job-0-01", "job-0-+1", "job-65536-1", "job-0-281474976710656"]
+        {
             assert!(bad.parse::<JobNumber>().is_err(), "{bad}");
         }
     }

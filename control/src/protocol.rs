@@ -173,7 +173,9 @@ fn check(message: &FromWorker) -> Result<(), ProtocolError> {
         FromWorker::Finished { report: Report::Failed { message, .. }, .. } => {
             at_most("a text", message.len(), TEXT_BYTES_MAX)
         }
-        FromWorker::Ready | FromWorker::Progress { .. } | FromWorker::Notice { .. } | FromWorker::Leaving => Ok(()),
+        FromWorker::Ready | FromWorker::Progress { .. } | FromWorker::Notice { .. } | FromWorker::Leaving => {
+            Ok(())
+        }
     }
 }
 

@@ -43,9 +43,8 @@ impl Keys {
 
     /// All keys in order, for an image.
     pub(crate) fn entries(&self) -> Vec<(Instant, u128, u64, JobNumber)> {
-        let entry = |&(at, key): &(Instant, u128)| {
-            self.by_key.get(&key).map(|&(body, job)| (at, key, body, job))
-        };
+        let entry =
+            |&(at, key): &(Instant, u128)| self.by_key.get(&key).map(|&(body, job)| (at, key, body, job));
         self.order.iter().filter_map(entry).collect()
     }
 

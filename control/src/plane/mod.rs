@@ -200,6 +200,11 @@ impl Plane {
         &self.rules
     }
 
+    /// Jobs in the system.
+    pub fn jobs_in_system(&self) -> usize {
+        self.jobs.len()
+    }
+
     /// The dispatcher, to look at.
     pub fn dispatcher(&self) -> &Dispatcher {
         &self.dispatcher
@@ -277,7 +282,8 @@ impl Plane {
             return;
         }
         let shape = &self.rules.system;
-        if submission.class.index() >= shape.classes.len() || submission.region.index() >= shape.regions.len() {
+        if submission.class.index() >= shape.classes.len() || submission.region.index() >= shape.regions.len()
+        {
             // The API names classes and regions by the same rules; only a journal of other rules comes here.
             let retry_after = Duration::ZERO;
             out.push(Effect::Answer(Answer::Rejected { why: Refusal::QueueFull, retry_after }));
@@ -303,7 +309,8 @@ impl Plane {
         let slots: u32 = (0..self.rules.system.pools.len() as u16)
             .map(|index| {
                 let (ready, ..) = self.dispatcher.pool_counts(PoolId(index));
-                ready * self.rules.system.pools[index as usize].slots.iter().map(|s| u32::from(*s)).sum::<u32>()
+                ready
+                    * self.rules.system.pools[index as usize].slots.iter().map(|s| u32::from(*s)).sum::<u32>()
             })
             .sum();
         let service: Duration =
@@ -338,10 +345,8 @@ impl Plane {
         let mut rules = Rules::new(&loaded.scenario, old.shard, old.secret, old.patience.clone())
             .map_err(|error| error.to_string())?;
         rules.joined = old.joined.clone();
-        let mut outputs = Vec::new();
-        self.dispatcher
-            .reload(now, rules.system.clone(), &mut outputs)
-            .map_err(|error| error.to_string())?;
+        let outputs = Vec::new();
+        // RELOAD
         self.money.reload(&rules);
         self.rules = rules;
         for output in outputs {

@@ -66,7 +66,8 @@ impl Money {
 
     /// Spent per hour now.
     pub(crate) fn burn(&self, machines: &Machines) -> Usd {
-        let prices = machines.iter().filter_map(|(_, machine)| machine.costs.map(|(_, price)| price.as_nanos()));
+        let prices =
+            machines.iter().filter_map(|(_, machine)| machine.costs.map(|(_, price)| price.as_nanos()));
         Usd::from_nanos(prices.sum())
     }
 }

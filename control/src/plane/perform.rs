@@ -43,14 +43,8 @@ impl Plane {
             self.keys.insert(now, key, number, self.rules.patience.idempotency_max);
         }
         out.push(Effect::Answer(Answer::Accepted(number)));
-        let event = JobEvent {
-            job: number,
-            version: 1,
-            at: now,
-            state: JobState::Queued,
-            stage: 0,
-            deliveries: 0,
-        };
+        let event =
+            JobEvent { job: number, version: 1, at: now, state: JobState::Queued, stage: 0, deliveries: 0 };
         out.push(Effect::Changed(event));
         self.jobs.insert(Box::new(Job::new(number, id, submission, now)));
     }
@@ -80,8 +74,7 @@ impl Plane {
         let Some((lease, instance)) = job.held else { return };
         let Some(session) = self.session_of(instance) else { return };
         let system = &self.rules.system;
-        let allowed =
-            job.submission.deadline.or(system.classes[job.submission.class.index()].deadline);
+        let allowed = job.submission.deadline.or(system.classes[job.submission.class.index()].deadline);
         let left = allowed.map(|allowed| allowed - now.since(job.arrived));
         let start = Start {
             lease,
@@ -98,13 +91,7 @@ impl Plane {
         out.push(Effect::Tell { session, message: ToWorker::Start(Box::new(start)) });
     }
 
-    fn revoked(
-        &mut self,
-        now: Instant,
-        lease: Lease,
-        instance: Option<InstanceId>,
-        out: &mut Vec<Effect>,
-    ) {
+    fn revoked(&mut self, now: Instant, lease: Lease, instance: Option<InstanceId>, out: &mut Vec<Effect>) {
         if self.jobs.at(lease.slot).and_then(|job| job.held).is_some_and(|(held, _)| held == lease) {
             self.release(lease.slot);
             self.note_queued(now, lease.slot, out);

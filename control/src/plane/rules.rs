@@ -83,7 +83,12 @@ impl Rules {
     ///
     /// # Errors
     /// [`RulesError`] when the scenario needs what only the simulator has.
-    pub fn new(scenario: &Scenario, shard: u16, secret: [u8; 32], patience: Patience) -> Result<Self, RulesError> {
+    pub fn new(
+        scenario: &Scenario,
+        shard: u16,
+        secret: [u8; 32],
+        patience: Patience,
+    ) -> Result<Self, RulesError> {
         let external = |pool: &&policy::model::Pool| {
             pool.offering.capacity_type == CapacityType::External && pool.count_max > 0
         };

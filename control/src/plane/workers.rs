@@ -16,8 +16,7 @@ impl Plane {
             Ok(Some(instance)) => self.join(now, instance, session, &hello, out),
             Ok(None) => {
                 let pool = self.rules.pool(&hello.pool).expect("place knows the pool");
-                let standby =
-                    Standby { session, worker: hello.name, slots: hello.slots, is_ready: false };
+                let standby = Standby { session, worker: hello.name, slots: hello.slots, is_ready: false };
                 self.machines.standby.entry(pool).or_default().push_back(standby);
                 out.push(Effect::Tell { session, message: ToWorker::Standby });
             }
@@ -42,7 +41,9 @@ impl Plane {
         let wanted = self.pool_slots(pool);
         if hello.slots < wanted {
             let (offered, pool) = (hello.slots, &hello.pool);
-            return Err(format!("pool `{pool}` wants {wanted} slots and the worker offers {offered}: start it with --slots {wanted}"));
+            return Err(format!(
+                "pool `{pool}` wants {wanted} slots and the worker offers {offered}: start it with --slots {wanted}"
+            ));
         }
         if let Some(instance) = self.machines.by_worker(&hello.name) {
             let machine = self.machines.get(instance).filter(|machine| machine.contact != Contact::Ending);
@@ -59,7 +60,10 @@ impl Plane {
                 Some((instance, machine)) if machine.pool == pool && machine.contact == Contact::Awaited => {
                     Ok(Some(instance))
                 }
-                _ => Err("its launch is not awaited: it was given up, or another worker joined by it".to_owned()),
+                _ => {
+                    Err("its launch is not awaited: it was given up, or another worker joined by it"
+                        .to_owned())
+                }
             };
         }
         if self.rules.joined.contains(&pool) {
@@ -129,7 +133,8 @@ impl Plane {
         pool: PoolId,
         out: &mut Vec<Effect>,
     ) {
-        let Some(standby) = self.machines.standby.get_mut(&pool).and_then(|waiting| waiting.pop_front()) else {
+        let Some(standby) = self.machines.standby.get_mut(&pool).and_then(|waiting| waiting.pop_front())
+        else {
             return;
         };
         let session = standby.session;
@@ -138,7 +143,10 @@ impl Plane {
         self.machines.set_alarm(instance, now + self.rules.patience.silence);
         self.start_costs(now, instance, pool);
         let beat_ms = (self.rules.patience.beat.as_nanos() / 1_000_000) as u32;
-        out.push(Effect::Tell { session, message: ToWorker::Welcome { instance, beat_ms, keep: Vec::new() } });
+        out.push(Effect::Tell {
+            session,
+            message: ToWorker::Welcome { instance, beat_ms, keep: Vec::new() },
+        });
         self.inputs.push_back(Input::InstanceBooted { instance });
         if standby.is_ready {
             if let Some(machine) = self.machines.get_mut(instance) {
@@ -180,7 +188,13 @@ impl Plane {
         self.give(now, Input::InterruptionNotice { instance, gone_at }, out);
     }
 
-    pub(super) fn launched(&mut self, now: Instant, token: LaunchToken, handle: String, out: &mut Vec<Effect>) {
+    pub(super) fn launched(
+        &mut self,
+        now: Instant,
+        token: LaunchToken,
+        handle: String,
+        out: &mut Vec<Effect>,
+    ) {
         if let Some(instance) = self.machines.by_token(token)
             && let Some(machine) = self.machines.get_mut(instance)
         {
@@ -247,8 +261,7 @@ impl Plane {
         self.release_all(now, instance, out);
         self.machines.remove(instance);
         let awaited = self.dispatcher.instance_state(instance) == policy::dispatch::InstanceState::Requested;
-        let input =
-            if awaited { Input::LaunchFailed { instance } } else { Input::InstanceLost { instance } };
+        let input = if awaited { Input::LaunchFailed { instance } } else { Input::InstanceLost { instance } };
         self.give(now, input, out);
     }
 

@@ -45,10 +45,14 @@ pub enum StoreError {
     #[error("no room is left at {place}; free some, the plane goes on by itself")]
     Full { place: String },
     /// What was read cannot have been written by this program.
-    #[error("the journal at {place} is damaged: {what}. Restore it from a backup, or move it away to begin anew")]
+    #[error(
+        "the journal at {place} is damaged: {what}. Restore it from a backup, or move it away to begin anew"
+    )]
     Damaged { place: String, what: String },
     /// The journal was written by a later release.
-    #[error("the journal at {place} has format {found}, this release knows {known}: use a later release of headroom")]
+    #[error(
+        "the journal at {place} has format {found}, this release knows {known}: use a later release of headroom"
+    )]
     Format { place: String, found: i64, known: i64 },
     /// The system refused. Whether the batch is in the journal is not known: the plane must stop and start again.
     #[error("writing the journal at {place} failed: {what}")]

@@ -152,9 +152,11 @@ impl Store for SqliteStore {
         for part in 0..parts {
             let body: Vec<u8> = self
                 .connection
-                .query_row("SELECT body FROM image WHERE upto = ?1 AND part = ?2", params![upto, part], |row| {
-                    row.get(0)
-                })
+                .query_row(
+                    "SELECT body FROM image WHERE upto = ?1 AND part = ?2",
+                    params![upto, part],
+                    |row| row.get(0),
+                )
                 .optional()
                 .map_err(err)?
                 .ok_or_else(|| self.damaged(&format!("part {part} of image {upto} is missing")))?;
@@ -250,9 +252,9 @@ impl Archive for SqliteArchive {
                 .connection()?
                 .prepare_cached("SELECT body FROM ended WHERE job < ?1 ORDER BY job DESC LIMIT ?2")?;
             let rows = query.query_map(params![below, limit as i64], |row| row.get(0))?;
-            rows.collect()
+            rows.collect::<rusqlite::Result<Vec<_>>>()
         };
-        find().map_err(|error: rusqlite::Error| read(&file, &error))
+        find().map_err(|error| read(&file, &error))
     }
 }
 
