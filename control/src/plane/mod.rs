@@ -20,7 +20,7 @@ mod rules;
 mod work;
 mod workers;
 
-pub use image::{ImageError, PlaneImage};
+pub use image::{ImageError, PlaneImage, PlaneImageRef};
 pub use jobs::Listing;
 pub use rules::{Patience, Rules, RulesError};
 
@@ -351,9 +351,9 @@ impl Plane {
         let mut rules = Rules::new(&loaded.scenario, old.shard, old.secret, old.patience.clone())
             .map_err(|error| error.to_string())?;
         rules.joined = old.joined.clone();
-        let outputs = Vec::new();
-        // RELOAD
-        self.money.reload(&rules);
+        let mut outputs = Vec::new();
+        self.dispatcher.reload(now, rules.system.clone(), &mut outputs).map_err(|error| error.to_string())?;
+        self.money.reload(&self.rules, &rules);
         self.rules = rules;
         for output in outputs {
             self.perform(now, output, out);

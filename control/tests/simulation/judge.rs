@@ -51,16 +51,29 @@ impl Judge {
             Effect::Tell { message: ToWorker::Start(start), .. } => {
                 let seen = self.jobs.entry(start.job).or_default();
                 assert_eq!(seen.ended, None, "{} was started after its end", start.job);
-                assert!(!seen.done.contains(&start.stage), "{} started {} again after it was done", start.job, start.stage);
+                assert!(
+                    !seen.done.contains(&start.stage),
+                    "{} started {} again after it was done",
+                    start.job,
+                    start.stage
+                );
                 let what = (start.job, start.stage.clone());
                 let told = self.leases.entry(start.lease).or_insert_with(|| what.clone());
                 assert_eq!(*told, what, "one lease for two pieces of work");
                 seen.lease = Some((start.lease, start.stage.clone()));
             }
-            Effect::Tell { message: ToWorker::Ack { lease, accepted }, .. } => self.acknowledge(*lease, *accepted),
+            Effect::Tell { message: ToWorker::Ack { lease, accepted }, .. } => {
+                self.acknowledge(*lease, *accepted)
+            }
             Effect::Changed(event) => {
                 let seen = self.jobs.entry(event.job).or_default();
-                assert!(event.version > seen.version, "{}: change {} after {}", event.job, event.version, seen.version);
+                assert!(
+                    event.version > seen.version,
+                    "{}: change {} after {}",
+                    event.job,
+                    event.version,
+                    seen.version
+                );
                 seen.version = event.version;
                 if event.state == JobState::Queued {
                     seen.lease = None;
@@ -92,7 +105,11 @@ impl Judge {
     /// A durable end that nobody may have heard of, from the store.
     pub fn stored_end(&mut self, job: JobNumber, outcome: JobOutcome) {
         let seen = self.jobs.entry(job).or_default();
-        assert!(seen.ended.is_none_or(|ended| ended == outcome), "{job} ended as {:?} and as {outcome:?}", seen.ended);
+        assert!(
+            seen.ended.is_none_or(|ended| ended == outcome),
+            "{job} ended as {:?} and as {outcome:?}",
+            seen.ended
+        );
         seen.ended = Some(outcome);
     }
 

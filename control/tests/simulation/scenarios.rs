@@ -135,7 +135,10 @@ fn control_scenario(name: &str, text: &str) -> scenarios::scenario::Scenario {
     match scenarios::load_str(name, text, Path::new("."), &[]) {
         Ok(loaded) => loaded.scenario,
         Err(errors) => {
-            let lines: Vec<_> = errors.iter().map(|error| format!("{}: {} ({:?})", error.key(), error.message(), error.help())).collect();
+            let lines: Vec<_> = errors
+                .iter()
+                .map(|error| format!("{}: {} ({:?})", error.key(), error.message(), error.help()))
+                .collect();
             panic!("{name}: {lines:#?}")
         }
     }
