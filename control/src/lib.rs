@@ -4,6 +4,7 @@
 //! them, which holds the dispatcher), [`engine`] (the plane on its journal) and [`shell`] (the thread that owns it).
 //! Around it: the job API, workers, fleet providers, announcements.
 
+pub mod api;
 #[cfg(feature = "aws")]
 pub mod aws;
 pub mod clock;

@@ -20,7 +20,7 @@ mod rules;
 mod work;
 mod workers;
 
-pub use image::{ImageError, PlaneImage};
+pub use image::{ImageError, PlaneImage, PlaneImageRef};
 pub use jobs::Listing;
 pub use rules::{Patience, Rules, RulesError};
 
@@ -220,6 +220,12 @@ impl Plane {
         self.jobs.list(tenant, after, limit)
     }
 
+    /// Launch tokens of the machines in the book, those whose termination is not confirmed included.
+    pub fn tokens(&self) -> Vec<LaunchToken> {
+        let held = self.machines.iter().map(|(_, machine)| machine.token);
+        held.chain(self.machines.endings.keys().copied()).collect()
+    }
+
     /// Counts for metrics and health.
     pub fn figures(&self, now: Instant) -> Figures {
         let pools = (0..self.rules.system.pools.len() as u16).map(|index| {
@@ -345,9 +351,9 @@ impl Plane {
         let mut rules = Rules::new(&loaded.scenario, old.shard, old.secret, old.patience.clone())
             .map_err(|error| error.to_string())?;
         rules.joined = old.joined.clone();
-        let outputs = Vec::new();
-        // RELOAD
-        self.money.reload(&rules);
+        let mut outputs = Vec::new();
+        self.dispatcher.reload(now, rules.system.clone(), &mut outputs).map_err(|error| error.to_string())?;
+        self.money.reload(&self.rules, &rules);
         self.rules = rules;
         for output in outputs {
             self.perform(now, output, out);
