@@ -1,7 +1,8 @@
 //! Any sequence of inputs, sensible or not, keeps every promise of the dispatcher.
 //!
 //! [`drive`] turns bytes into inputs and judges after each: the dispatcher's own `check()`, a model of what a driver
-//! may believe from the outputs alone, and in the end that every job leaves once the world behaves. The fuzz target
+//! may believe from the outputs alone, and in the end that every job leaves once the world behaves. With the feature
+//! `image` a twin, restored from an image at some point, must answer everything alike from there on. The fuzz target
 //! `dispatcher_inputs` feeds it arbitrary bytes; the tests here a fixed corpus of random ones.
 
 mod systems;
@@ -21,6 +22,14 @@ const HEALING_ROUNDS_MAX: u32 = 4000;
 
 /// Timers that may follow one another at one instant.
 const TIMERS_AT_ONCE_MAX: u32 = 1000;
+
+/// The choice of [`Judge::reload`] for a scaling rule that wakes a group of zero for any job.
+const WAKING: u8 = 2 + (2 << 3);
+
+/// What the dispatchers draw from.
+fn chance() -> Stream {
+    Stream::new(11, 0, "dispatcher")
+}
 
 /// What a driver knows of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +66,8 @@ struct Work {
 #[derive(Clone, Copy, Debug)]
 struct Inside {
     job: JobId,
-    /// When it expires unless it runs.
-    expires: Instant,
+    class: ClassId,
+    deadline: Instant,
 }
 
 /// A dispatcher, and what its outputs alone let a driver believe.
@@ -80,6 +89,9 @@ struct Judge {
     old_jobs: Vec<JobId>,
     old_leases: Vec<Lease>,
     steps: u32,
+    is_reloaded: bool,
+    /// Restored from an image of the dispatcher.
+    twin: Option<Dispatcher>,
 }
 
 /// Bytes that become inputs; zeros once they are used up.
@@ -127,8 +139,8 @@ pub fn drive(bytes: &[u8]) {
 impl Judge {
     fn new(name: &'static str, system: System) -> Self {
         let mut outputs = Vec::new();
-        let chance = Stream::new(11, 0, "dispatcher");
-        let dispatcher = Dispatcher::new(system.clone(), chance, &mut outputs).expect("test systems can run");
+        let dispatcher =
+            Dispatcher::new(system.clone(), chance(), &mut outputs).expect("test systems can run");
         let mut judge = Self {
             name,
             dispatcher,
@@ -144,6 +156,8 @@ impl Judge {
             old_jobs: Vec::new(),
             old_leases: Vec::new(),
             steps: 0,
+            is_reloaded: false,
+            twin: None,
             system,
         };
         judge.learn(Input::TimeReached);
@@ -272,6 +286,8 @@ impl Judge {
                 let instance = self.some_instance(bytes, &[Seen::ReadySilent, Seen::BootedSilent]);
                 self.give(Input::InstanceHeard { instance });
             }
+            44 => self.take_image(),
+            45 => self.reload(bytes.byte()),
             33 => self.now += Duration::from_millis(u64::from(bytes.byte()) * 40), // a driver that is late
             34 => self.give(Input::TimeReached),
             35..=36 => self.wait_until(self.dispatcher.poll_timeout()),
@@ -335,6 +351,11 @@ impl Judge {
         let stale_before = self.dispatcher.totals().stale;
         self.believe(&input, news);
         self.dispatcher.handle_input(self.now, input, &mut self.outputs);
+        if let Some(twin) = &mut self.twin {
+            let mut outputs = Vec::new();
+            twin.handle_input(self.now, input, &mut outputs);
+            self.twin_agrees(&outputs);
+        }
         let stale = self.dispatcher.totals().stale - stale_before;
         assert_eq!(stale, u64::from(!news), "{}: {input:?} was taken for the wrong kind of news", self.at());
         if !news {
@@ -347,6 +368,83 @@ impl Judge {
         }
     }
 
+    /// The twin said the same.
+    fn twin_agrees(&self, outputs: &[Output]) {
+        let at = self.at();
+        let Some(twin) = &self.twin else { return };
+        assert_eq!(outputs, self.outputs, "{at}: the restored dispatcher answers otherwise");
+        assert_eq!(twin.poll_timeout(), self.dispatcher.poll_timeout(), "{at}");
+        assert_eq!(twin.totals(), self.dispatcher.totals(), "{at}");
+    }
+
+    /// A twin is restored from here; one that there is has the same image by now.
+    #[cfg(feature = "image")]
+    fn take_image(&mut self) {
+        let at = self.at();
+        let bytes = postcard::to_stdvec(&self.dispatcher.image()).expect("an image can be written");
+        if let Some(twin) = &self.twin {
+            let again = postcard::to_stdvec(&twin.image()).expect("an image can be written");
+            assert!(again == bytes, "{at}: the restored dispatcher has another state");
+        }
+        let image = postcard::from_bytes(&bytes).expect("an image can be read");
+        let twin = Dispatcher::restore(self.system.clone(), chance(), image);
+        self.twin = Some(twin.unwrap_or_else(|error| panic!("{at}: {error}")));
+    }
+
+    #[cfg(not(feature = "image"))]
+    fn take_image(&mut self) {}
+
+    /// Other parameters, by the bits of `choice`; the shape stays.
+    fn reload(&mut self, choice: u8) {
+        self.steps += 1;
+        self.is_reloaded = true;
+        let mut system = self.system.clone();
+        let policies = &mut system.policies;
+        match choice % 8 {
+            0 => policies.retry = systems::backoff(0.2),
+            1 => policies.purchase = systems::purchase(choice >> 3),
+            2 => policies.scaling = systems::scaling(choice >> 3),
+            3 => policies.routing = systems::routing(&policies.routing, choice >> 3),
+            4 => system.classes.iter_mut().for_each(|class| {
+                class.expires = choice & 8 == 0;
+                class.priority = choice >> 4;
+                class.deadline = (choice & 16 == 0).then(|| Duration::from_secs(u64::from(choice >> 2)));
+            }),
+            5 => system.stages.iter_mut().for_each(|stage| {
+                stage.lease = (choice & 8 == 0).then(|| Duration::from_secs(u64::from(choice >> 3) + 1));
+            }),
+            6 => system.pools.iter_mut().for_each(|pool| {
+                pool.count_max = pool.count_initial.max(2) + u32::from(choice >> 5);
+                pool.count_min = u32::from(choice >> 3).min(pool.count_initial);
+                pool.offering.price = UsdPerHour::from_nanos(i64::from(choice) << 24);
+            }),
+            _ => {
+                system.queue_order = systems::queue_order(choice >> 3);
+                system.queue_per_slot_max = system.queue_per_slot_max.map(|limit| limit + 1.0);
+                system.policies.packing = policy::policies::Packing::Spread;
+            }
+        }
+        let reloaded = self.dispatcher.reload(self.now, system.clone(), &mut self.outputs);
+        reloaded.unwrap_or_else(|error| panic!("{}: {error}", self.at()));
+        if let Some(twin) = &mut self.twin {
+            let mut outputs = Vec::new();
+            let reloaded = twin.reload(self.now, system.clone(), &mut outputs);
+            reloaded.expect("the dispatcher took it");
+            self.twin_agrees(&outputs);
+        }
+        for work in self.work.values_mut() {
+            let (was, is) = (&self.system.stages[work.stage.index()], &system.stages[work.stage.index()]);
+            work.until = match (was.lease, is.lease) {
+                (None, Some(length)) => self.now + length,
+                (_, None) => Instant::NEVER,
+                (Some(_), Some(_)) => work.until,
+            };
+        }
+        self.system = system;
+        self.learn(Input::PriceChanged { pool: PoolId(0), price: UsdPerHour::from_nanos(0) });
+        self.agree();
+    }
+
     /// Once the time was reached, no lease and no waiting job is past its end.
     fn nothing_is_overdue(&self) {
         for work in self.work.values() {
@@ -354,7 +452,9 @@ impl Judge {
         }
         for (slot, inside) in &self.jobs {
             let waits = !self.work.contains_key(slot);
-            assert!(!waits || inside.expires > self.now, "{}: {inside:?} should have expired", self.at());
+            let expires = self.system.classes[inside.class.index()].expires;
+            let is_late = expires && inside.deadline <= self.now;
+            assert!(!waits || !is_late, "{}: {inside:?} should have expired", self.at());
         }
     }
 
@@ -377,7 +477,7 @@ impl Judge {
             Input::LeaseRenewed { lease } => {
                 let work = self.work.get_mut(&lease.slot).expect("a lease that is news is in force");
                 if let Some(length) = self.system.stages[work.stage.index()].lease {
-                    work.until = self.now + length;
+                    work.until = work.until.max(self.now + length);
                 }
             }
             Input::InstanceBooted { instance } => self.machines[instance.index()].seen = Seen::Booted,
@@ -421,10 +521,9 @@ impl Judge {
                         Input::JobSubmitted { class, deadline, .. } => (class, deadline),
                         _ => panic!("{at}: nobody arrived"),
                     };
-                    let class = &self.system.classes[class.index()];
-                    let limit = own.or(class.deadline).filter(|_| class.expires);
-                    let expires = limit.map_or(Instant::NEVER, |limit| self.now + limit);
-                    let before = self.jobs.insert(job.slot, Inside { job, expires });
+                    let limit = own.or(self.system.classes[class.index()].deadline);
+                    let deadline = limit.map_or(Instant::NEVER, |limit| self.now + limit);
+                    let before = self.jobs.insert(job.slot, Inside { job, class, deadline });
                     assert!(before.is_none(), "{at}: the slot is taken");
                 }
                 Output::Rejected { .. } => self.rejected += 1,
@@ -566,6 +665,9 @@ impl Judge {
 
     /// From now on all goes well: every launch succeeds, every stage is done. Then every job must leave.
     fn heal(&mut self) {
+        if self.is_reloaded {
+            self.reload(WAKING); // target tracking leaves a group asleep for less than its backlog
+        }
         for _ in 0..HEALING_ROUNDS_MAX {
             if self.jobs.is_empty() {
                 return;

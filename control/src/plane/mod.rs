@@ -234,6 +234,12 @@ impl Plane {
         self.jobs.list(tenant, after, limit)
     }
 
+    /// Launch tokens of the machines in the book, those whose termination is not confirmed included.
+    pub fn tokens(&self) -> Vec<LaunchToken> {
+        let held = self.machines.iter().map(|(_, machine)| machine.token);
+        held.chain(self.machines.endings.keys().copied()).collect()
+    }
+
     /// Counts for metrics and health.
     pub fn figures(&self, now: Instant) -> Figures {
         let pools = (0..self.rules.system.pools.len() as u16).map(|index| {

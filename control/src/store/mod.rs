@@ -3,9 +3,11 @@
 //! A batch is all or nothing: after a crash it is there whole, or not at all. Batches follow each other without a gap.
 
 mod disk;
+mod postgres;
 mod sqlite;
 
 pub use disk::{Disk, DiskFault, DiskStore};
+pub use postgres::{Election, Leader, PostgresPlace, PostgresStore};
 pub use sqlite::SqliteStore;
 
 use crate::number::JobNumber;

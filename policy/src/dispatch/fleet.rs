@@ -383,7 +383,7 @@ impl Dispatcher {
 
     /// Buys and gives back as the purchase policy says. A pool that refused a launch is not asked again before the next
     /// tick, so that two pools without capacity cannot send launches back and forth at one instant.
-    fn purchase(&mut self, now: Instant, group_id: GroupId, out: &mut impl Sink) {
+    pub(super) fn purchase(&mut self, now: Instant, group_id: GroupId, out: &mut impl Sink) {
         let views = self.views(group_id);
         let group = &mut self.groups[group_id.index()];
         let targets = group.purchase.allocate(now, group.target, &views);

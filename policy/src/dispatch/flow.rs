@@ -356,7 +356,13 @@ impl Dispatcher {
     }
 
     /// A call to an external service is over: where there is nothing else, the next waiting job follows it.
-    fn fill_external(&mut self, now: Instant, group_id: GroupId, kind: usize, out: &mut impl Sink) {
+    pub(super) fn fill_external(
+        &mut self,
+        now: Instant,
+        group_id: GroupId,
+        kind: usize,
+        out: &mut impl Sink,
+    ) {
         if self.only_external_has_room(group_id)
             && let Some(next) = self.next_waiting(now, group_id, kind, out)
         {
@@ -454,7 +460,8 @@ impl Dispatcher {
             }
         };
         if let Some(length) = self.stages[job.stage.index()].lease {
-            self.jobs[lease.slot].lease_until = now + length;
+            let job = &mut self.jobs[lease.slot];
+            job.lease_until = job.lease_until.max(now + length); // to renew is never to shorten
         }
     }
 
@@ -472,6 +479,9 @@ impl Dispatcher {
     /// A lease's first length is over: it was renewed, or the job goes back.
     pub(super) fn lease_over(&mut self, now: Instant, slot: u32, out: &mut impl Sink) {
         let (until, token) = (self.jobs[slot].lease_until, self.jobs[slot].token);
+        if until == Instant::NEVER {
+            return; // stages have no lease any more
+        }
         if until > now {
             self.backoffs.push((until, slot, token));
         } else {

@@ -16,15 +16,27 @@ mod fleet;
 mod flow;
 mod free;
 mod group;
+#[cfg(feature = "image")]
+mod image;
 mod input;
 mod instance;
 mod job;
 mod queue;
+mod reload;
+#[cfg(feature = "image")]
+mod restore;
+mod shape;
 mod timer;
 
 pub use check::Violation;
+#[cfg(feature = "image")]
+pub use image::{Image, ImageRef};
 pub use input::{CancelScope, Ended, Input, Output, Rejection, Sink, StageResult, Started};
 pub use instance::InstanceState;
+pub use reload::ReloadError;
+#[cfg(feature = "image")]
+pub use restore::RestoreError;
+pub use shape::ShapeError;
 
 use crate::model::{
     ClassId, GroupId, JobClass, JobId, KindId, Lease, Place, PoolId, RegionId, StageId, System, SystemError,
@@ -50,6 +62,7 @@ const DEMAND_WEIGHT: f64 = 0.3;
 
 /// What the dispatcher counted; every job is in exactly one of the ended ones or still in the system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct Totals {
     /// Jobs submitted.
     pub arrived: u64,
@@ -135,6 +148,7 @@ pub struct Dispatcher {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 struct RegionDemand {
     arrived: u64,
     rate: f64,
@@ -148,6 +162,15 @@ impl Dispatcher {
     /// # Errors
     /// [`SystemError`] when the system cannot run.
     pub fn new(system: System, chance: Stream, out: &mut impl Sink) -> Result<Self, SystemError> {
+        let mut dispatcher = Self::empty(system, chance)?;
+        dispatcher.launch_initial(out);
+        dispatcher.refresh_routing(Instant::START);
+        dispatcher.reschedule();
+        Ok(dispatcher)
+    }
+
+    /// A dispatcher without jobs and instances, before its first timer is set.
+    fn empty(system: System, chance: Stream) -> Result<Self, SystemError> {
         system.check()?;
         let regional = system.policies.routing.is_regional();
         let cells = if regional { system.regions.len() } else { 1 };
@@ -212,9 +235,6 @@ impl Dispatcher {
         if dispatcher.serving.is_empty() {
             return Err(SystemError::NoServingRegion);
         }
-        dispatcher.launch_initial(out);
-        dispatcher.refresh_routing(Instant::START);
-        dispatcher.reschedule();
         Ok(dispatcher)
     }
 
