@@ -22,13 +22,13 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 /// Nothing here takes as long, unless it is wrong.
-pub const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// The right to join the house.
-pub const JOIN: &str = "let-me-in";
+pub(crate) const JOIN: &str = "let-me-in";
 
 /// A scenario of one pool with `count` machines of `slots` slots.
-pub fn scenario(count: u32, slots: u16) -> String {
+pub(crate) fn scenario(count: u32, slots: u16) -> String {
     format!(
         r#"
         [[workload.source]]
@@ -58,7 +58,7 @@ pub fn scenario(count: u32, slots: u16) -> String {
 }
 
 /// Times short enough for tests, and long enough for a busy machine.
-pub fn patience() -> Patience {
+pub(crate) fn patience() -> Patience {
     use policy::units::Duration as Time;
     Patience {
         beat: Time::from_millis(200),
@@ -73,35 +73,39 @@ pub fn patience() -> Patience {
 
 /// What a house is built by.
 #[derive(Clone)]
-pub struct Plan {
-    pub scenario: String,
-    pub patience: Patience,
+pub(crate) struct Plan {
+    pub(crate) scenario: String,
+    pub(crate) patience: Patience,
     /// Workers join without a launch.
-    pub joined: bool,
+    pub(crate) joined: bool,
 }
 
 impl Plan {
-    pub fn joined(count: u32, slots: u16) -> Self {
+    pub(crate) fn joined(count: u32, slots: u16) -> Self {
         Self { scenario: scenario(count, slots), patience: patience(), joined: true }
     }
 }
 
 /// A plane that runs.
-pub struct House {
-    pub handle: Handle,
-    pub address: SocketAddr,
-    pub orders: mpsc::UnboundedReceiver<FleetOrder>,
+pub(crate) struct House {
+    pub(crate) handle: Handle,
+    pub(crate) address: SocketAddr,
+    pub(crate) orders: mpsc::UnboundedReceiver<FleetOrder>,
     thread: std::thread::JoinHandle<Stopped>,
     server: tokio::task::JoinHandle<()>,
 }
 
 impl House {
     /// Opens the plane on `disk`, at `address` where it is to be where it was.
-    pub async fn open(plan: &Plan, disk: &Disk, address: Option<SocketAddr>) -> Self {
+    pub(crate) async fn open(plan: &Plan, disk: &Disk, address: Option<SocketAddr>) -> Self {
         Self::open_with(plan, DiskStore::open(disk), address).await
     }
 
-    pub async fn open_with(plan: &Plan, store: impl Store + 'static, address: Option<SocketAddr>) -> Self {
+    pub(crate) async fn open_with(
+        plan: &Plan,
+        store: impl Store + 'static,
+        address: Option<SocketAddr>,
+    ) -> Self {
         let loaded = scenarios::load_str("test", &plan.scenario, Path::new("."), &[]).expect("the scenario");
         let mut rules = Rules::new(&loaded.scenario, 0, [7; 32], plan.patience.clone()).expect("the rules");
         if plan.joined {
@@ -125,12 +129,12 @@ impl House {
         Self { handle, address, orders, thread, server }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Stops the plane. Its connections end with the runtime or when workers notice.
-    pub async fn close(self) -> SocketAddr {
+    pub(crate) async fn close(self) -> SocketAddr {
         self.server.abort();
         self.handle.stop().await;
         assert!(matches!(self.thread.join(), Ok(Stopped::Asked)));
@@ -138,14 +142,14 @@ impl House {
     }
 
     /// Submits a job; its end comes by the receiver.
-    pub async fn submit(&self, payload: &str) -> (JobNumber, oneshot::Receiver<Arc<JobRecord>>) {
+    pub(crate) async fn submit(&self, payload: &str) -> (JobNumber, oneshot::Receiver<Arc<JobRecord>>) {
         let submitted = self.handle.submit(submission(payload), true).await.expect("the plane takes it");
         let Answer::Accepted(job) = submitted.answer else { panic!("{:?}", submitted.answer) };
         (job, submitted.end.expect("an end was wished"))
     }
 
     /// Waits until `workers` are connected and `ready` instances are.
-    pub async fn until(&self, workers: usize, ready: u32) {
+    pub(crate) async fn until(&self, workers: usize, ready: u32) {
         let reached = || {
             let figures = self.handle.figures();
             figures.workers == workers && figures.pools.iter().map(|pool| pool.1).sum::<u32>() == ready
@@ -154,7 +158,7 @@ impl House {
     }
 
     /// Waits until a worker works on `job`.
-    pub async fn until_running(&self, job: JobNumber) {
+    pub(crate) async fn until_running(&self, job: JobNumber) {
         let until = tokio::time::Instant::now() + SOON;
         loop {
             let view = self.handle.job(job).await.expect("the plane lives");
@@ -166,12 +170,12 @@ impl House {
         }
     }
 
-    pub async fn tell(&self, command: Command) {
+    pub(crate) async fn tell(&self, command: Command) {
         self.handle.tell(command).await.expect("the plane lives");
     }
 }
 
-pub fn submission(payload: &str) -> Box<Submission> {
+pub(crate) fn submission(payload: &str) -> Box<Submission> {
     Box::new(Submission {
         tenant: 1,
         tenant_jobs_max: u32::MAX,
@@ -188,7 +192,7 @@ pub fn submission(payload: &str) -> Box<Submission> {
 }
 
 /// Waits until something holds.
-pub async fn wait(what: &str, reached: impl Fn() -> bool) {
+pub(crate) async fn wait(what: &str, reached: impl Fn() -> bool) {
     let until = tokio::time::Instant::now() + SOON;
     while !reached() {
         assert!(tokio::time::Instant::now() < until, "{what} did not come");
@@ -197,15 +201,15 @@ pub async fn wait(what: &str, reached: impl Fn() -> bool) {
 }
 
 /// The end of a job.
-pub async fn end(receiver: oneshot::Receiver<Arc<JobRecord>>) -> Arc<JobRecord> {
+pub(crate) async fn end(receiver: oneshot::Receiver<Arc<JobRecord>>) -> Arc<JobRecord> {
     tokio::time::timeout(SOON, receiver).await.expect("the job ends").expect("the plane lives")
 }
 
 /// A worker in a process of its own: this test program, which begins again as a worker.
-pub struct WorkerProcess(Child);
+pub(crate) struct WorkerProcess(Child);
 
 impl WorkerProcess {
-    pub fn start(url: &str, more: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(url: &str, more: &[(&str, &str)]) -> Self {
         let program = std::env::current_exe().expect("this program");
         let child = Process::new(program)
             .args(["process_that_works", "--exact", "--ignored", "--nocapture"])
@@ -218,14 +222,14 @@ impl WorkerProcess {
         Self(child)
     }
 
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let id = self.0.id().to_string();
         let done = Process::new("kill").args([&format!("-{signal}"), &id]).status().expect("kill");
         assert!(done.success());
     }
 
     /// Its exit code.
-    pub async fn end(mut self) -> Option<i32> {
+    pub(crate) async fn end(mut self) -> Option<i32> {
         let until = tokio::time::Instant::now() + SOON;
         loop {
             if let Some(status) = self.0.try_wait().expect("a child") {

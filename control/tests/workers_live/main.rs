@@ -13,7 +13,7 @@ use control::worker::{Address, Exit, SleepRunner, Stop, Worker, WorkerSettings};
 use tokio::sync::watch;
 
 /// Settings of a worker that joins by itself.
-pub fn settings(url: &str, slots: u16) -> WorkerSettings {
+pub(crate) fn settings(url: &str, slots: u16) -> WorkerSettings {
     WorkerSettings {
         address: Address::new(url, house::JOIN, None).expect("an address"),
         pool: "gpu".to_owned(),
@@ -25,7 +25,7 @@ pub fn settings(url: &str, slots: u16) -> WorkerSettings {
 }
 
 /// A worker in this process, and the way to stop it.
-pub fn employ(settings: WorkerSettings) -> (tokio::task::JoinHandle<Exit>, watch::Sender<Stop>) {
+pub(crate) fn employ(settings: WorkerSettings) -> (tokio::task::JoinHandle<Exit>, watch::Sender<Stop>) {
     let (stop, stopped) = watch::channel(Stop::No);
     let worker = Worker::new(settings, std::sync::Arc::new(SleepRunner::new()), stopped).expect("a thread");
     (tokio::spawn(worker.run()), stop)

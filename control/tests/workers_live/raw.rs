@@ -14,9 +14,9 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use super::house::{House, JOIN, SOON};
 
 /// A connection by hand.
-pub struct Raw(WebSocketStream<MaybeTlsStream<TcpStream>>, Vec<ToWorker>);
+pub(crate) struct Raw(WebSocketStream<MaybeTlsStream<TcpStream>>, Vec<ToWorker>);
 
-pub fn hello(name: &str) -> Hello {
+pub(crate) fn hello(name: &str) -> Hello {
     Hello {
         version: PROTOCOL_VERSION,
         name: name.to_owned(),
@@ -31,7 +31,7 @@ pub fn hello(name: &str) -> Hello {
 
 impl Raw {
     /// Opens the WebSocket, with a join token or without.
-    pub async fn open(house: &House, token: Option<&str>) -> Result<Self, Error> {
+    pub(crate) async fn open(house: &House, token: Option<&str>) -> Result<Self, Error> {
         let mut request = format!("ws://{}{PATH}", house.address).into_client_request()?;
         if let Some(token) = token {
             let value = format!("Bearer {token}").parse().expect("a header");
@@ -41,23 +41,23 @@ impl Raw {
     }
 
     /// Joins and is ready.
-    pub async fn join(house: &House, hello: Hello) -> Self {
+    pub(crate) async fn join(house: &House, hello: Hello) -> Self {
         let mut raw = Self::open(house, Some(JOIN)).await.expect("the door opens");
         raw.say(&[FromWorker::Hello(Box::new(hello)), FromWorker::Ready]).await;
         raw
     }
 
-    pub async fn say(&mut self, messages: &[FromWorker]) {
+    pub(crate) async fn say(&mut self, messages: &[FromWorker]) {
         self.send(Message::Binary(encode(messages).into())).await;
     }
 
     /// Sends; a door that is closing may refuse.
-    pub async fn send(&mut self, message: Message) {
+    pub(crate) async fn send(&mut self, message: Message) {
         let _ = self.0.send(message).await;
     }
 
     /// The next message of the plane that `pick` takes; `None` when the connection ends before.
-    pub async fn hear<T>(&mut self, mut pick: impl FnMut(&ToWorker) -> Option<T>) -> Option<T> {
+    pub(crate) async fn hear<T>(&mut self, mut pick: impl FnMut(&ToWorker) -> Option<T>) -> Option<T> {
         let listen = async {
             loop {
                 while !self.1.is_empty() {
@@ -76,7 +76,7 @@ impl Raw {
     }
 
     /// Waits for the end of the connection; gives the reason.
-    pub async fn reason(&mut self) -> String {
+    pub(crate) async fn reason(&mut self) -> String {
         let listen = async {
             loop {
                 match self.0.next().await {
@@ -93,7 +93,7 @@ impl Raw {
     }
 
     /// Lets the connection be, without reading.
-    pub async fn idle(&self, time: Duration) {
+    pub(crate) async fn idle(&self, time: Duration) {
         tokio::time::sleep(time).await;
     }
 }
