@@ -3,7 +3,13 @@
 //! Every order carries its launch token, and comes again after a restart: providers must answer a token that they know with
 //! the machine that they made for it. Nothing here decides how many machines there are, or of which pool.
 
+mod driver;
 pub mod ec2;
+mod guard;
+mod reconcile;
+
+pub use driver::{Fleet, FleetSettings};
+pub use guard::SpendLimits;
 
 use std::future::Future;
 use std::pin::Pin;
