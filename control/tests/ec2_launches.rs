@@ -1,8 +1,9 @@
-//! 100,000 launches in a simulated cloud that loses replies, throttles, answers late and incompletely, shows stale lists
+//! Launches by the ten thousand in a simulated cloud that loses replies, throttles, answers late and incompletely, shows stale lists
 //! and takes instances away, while the control plane is killed again and again. At the end every instance belongs to one
 //! launch and every launch that the plane counts on has its instance.
 //!
-//! `HEADROOM_LAUNCHES=100000` sets the count, `HEADROOM_SEED` the seed. The plane and its fleet driver are modelled here as
+//! `HEADROOM_LAUNCHES=100000` sets the count, `HEADROOM_SEED` the seed, `HEADROOM_TRACE` names an instance or launch whose
+//! story is printed. The plane and its fleet driver are modelled here as
 //! far as they matter: what is durable, what is repeated after a restart, what a comparison may end.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -97,7 +98,7 @@ impl SimCloud {
                     return Err(CloudError::NotFound);
                 }
                 for handle in handles {
-                    let machine = self.machines.get_mut(handle).unwrap();
+                    let machine = self.machines.get_mut(handle).expect("it is known");
                     assert!(machine.is_own, "an instance of somebody else was terminated: {handle}");
                     machine.over = machine.over.or(Some(now));
                 }
@@ -129,13 +130,13 @@ impl SimCloud {
             self.count("CreateFleet not to be had");
             return Err(CloudError::Unsupported("UnsupportedOperation".to_owned()));
         }
-        if self.has_faults && self.dice.percent(5) {
+        if self.has_faults && self.dice.percent(15) {
             self.count("no capacity");
             return Err(CloudError::Refused(LaunchRefusal::InsufficientCapacity));
         }
         let mut count = tokens.len();
         let mut refusals = Vec::new();
-        if self.has_faults && self.dice.percent(10) {
+        if self.has_faults && self.dice.percent(20) {
             self.count("partial fleet");
             count = self.dice.below(count as u64) as usize;
             refusals.push(LaunchRefusal::Quota);
@@ -203,11 +204,25 @@ enum Told {
 #[derive(Clone, Debug)]
 enum Happening {
     /// A call reaches the cloud.
-    Reaches { life: u64, id: CallId, call: Call, reply: Fate },
-    Reply { life: u64, id: CallId, result: Result<Reply, CloudError> },
-    Durable { life: u64, told: Told },
+    Reaches {
+        life: u64,
+        id: CallId,
+        call: Call,
+        reply: Fate,
+    },
+    Reply {
+        life: u64,
+        id: CallId,
+        result: Result<Reply, CloudError>,
+    },
+    Durable {
+        life: u64,
+        told: Told,
+    },
     Demand,
-    Compare { life: u64 },
+    Compare {
+        life: u64,
+    },
     TakenAway,
     Killed,
     Wake,
@@ -247,6 +262,8 @@ struct World {
     refused: u64,
     kills: u64,
     wake: Option<Instant>,
+    /// Whose story is printed.
+    traced: Option<String>,
 }
 
 const PLANS: [Plan; 3] = [
@@ -294,6 +311,7 @@ impl World {
             refused: 0,
             kills: 0,
             wake: None,
+            traced: std::env::var("HEADROOM_TRACE").ok(),
         };
         // Somebody else's instances, which must outlive everything.
         for number in 0..20 {
@@ -313,6 +331,17 @@ impl World {
         world
     }
 
+    /// Prints what concerns the instance or launch that `HEADROOM_TRACE` names.
+    fn trace(&self, what: &impl std::fmt::Debug) {
+        if let Some(traced) = &self.traced {
+            let text = format!("{what:?}");
+            if text.contains(traced) {
+                let lines = text.chars().take(2000).collect::<String>();
+                println!("{:.3} life {}: {lines}", self.now.as_secs_f64(), self.life);
+            }
+        }
+    }
+
     fn at(&mut self, after: Duration, event: Happening) {
         let time = (self.now + after).since(Instant::START).as_nanos();
         self.calendar.push(std::cmp::Reverse((time, self.sequence)));
@@ -320,9 +349,14 @@ impl World {
         self.sequence += 1;
     }
 
+    /// Whether as many launches as wanted have had an instance.
+    fn is_enough(&self) -> bool {
+        self.told.len() as u64 >= self.wanted
+    }
+
     /// Until nothing more is wanted, then on without faults until all is quiet.
     fn run(&mut self) {
-        while self.ordered < self.wanted {
+        while !self.is_enough() {
             self.step();
         }
         self.cloud.has_faults = false;
@@ -335,7 +369,12 @@ impl World {
     fn step(&mut self) {
         let std::cmp::Reverse((time, sequence)) = self.calendar.pop().expect("something always comes");
         self.now = Instant::START + Duration::from_nanos(time);
-        let event = self.events.remove(&sequence).unwrap();
+        let event = self.events.remove(&sequence).expect("it is in the calendar");
+        if let Happening::Reply { result: Ok(Reply::Listed(seen)), .. } = &event {
+            seen.iter().for_each(|one| self.trace(one));
+        } else {
+            self.trace(&event);
+        }
         let is_now = |life: u64| life == self.life;
         match event {
             Happening::Reaches { life, id, call, reply } => self.reaches(life, id, &call, reply),
@@ -406,7 +445,10 @@ impl World {
 
     /// No instance is terminated that the plane counts on, or will once it has heard what it is being told.
     fn check_not_needed(&self, handles: &[String]) {
-        for handle in handles {
+        // What is over already may be ended again: lists may show it alive once more.
+        let is_alive =
+            |handle: &&String| self.cloud.machines.get(*handle).is_some_and(|machine| machine.over.is_none());
+        for handle in handles.iter().filter(is_alive) {
             let needs = |durable: &Durable| durable.handle.as_ref() == Some(handle) && !durable.is_ending;
             let needed = self.plane.iter().find(|(_, durable)| needs(durable));
             assert!(needed.is_none(), "{handle} is terminated while {needed:?} needs it, at {:?}", self.now);
@@ -419,6 +461,9 @@ impl World {
     }
 
     fn answer(&mut self, answer: Answer) {
+        if !matches!(answer, Answer::Listed { .. }) {
+            self.trace(&answer);
+        }
         match answer {
             Answer::Launched { token, handle } => {
                 self.launching.remove(&token);
@@ -457,6 +502,10 @@ impl World {
                 let handles = self.told.entry(token).or_default();
                 handles.insert(handle.clone());
                 assert!(handles.len() == 1, "launch {token} was told two instances: {handles:?}");
+                let other = self.plane.iter().find(|(other, durable)| {
+                    **other != token && durable.handle.as_ref() == Some(&handle) && !durable.is_ending
+                });
+                assert!(other.is_none(), "{handle} is told to {token} and to {other:?}");
                 let Some(durable) = self.plane.get_mut(&token) else { return };
                 durable.handle = Some(handle);
                 if durable.is_ending {
@@ -481,17 +530,19 @@ impl World {
         }
         let handle = self.plane.get(&token).and_then(|durable| durable.handle.clone());
         if self.ending.insert(token) {
+            self.trace(&("ordered to end", token, &handle));
             self.roster.terminate(self.now, token, handle);
         }
     }
 
     /// The policies' wishes: waves of launches, and terminations of whatever.
     fn demand(&mut self) {
-        if self.ordered < self.wanted {
+        if !self.is_enough() {
             let after = self.dice.span(50, 800);
             self.at(after, Happening::Demand);
         }
         let burst = if self.dice.percent(5) { 120 } else { self.dice.below(9) };
+        let burst = if self.is_enough() { 0 } else { burst };
         let burst = if self.plane.len() < self.size_max { burst } else { 0 };
         for _ in 0..burst {
             let token = LaunchToken(u128::from(mix(self.ordered)) << 64 | u128::from(self.ordered));
@@ -504,7 +555,9 @@ impl World {
             let index = self.dice.below(self.plane.len() as u64) as usize;
             let Some((token, durable)) = self.plane.iter_mut().nth(index) else { continue };
             let token = *token;
-            if !durable.is_ending {
+            // Launches that have no instance yet are called off now and then only.
+            let is_fresh = durable.handle.is_none() && self.dice.percent(90);
+            if !durable.is_ending && !is_fresh {
                 durable.is_ending = true;
                 self.order_end(token);
             }
@@ -538,10 +591,14 @@ impl World {
         self.ending.clear();
         self.missing.clear();
         self.compared = None;
-        let known: Vec<Known> = self.plane.iter().filter_map(|(token, durable)| {
-            let handle = durable.handle.clone()?;
-            Some(Known { token: *token, pool: pool_of(*token), handle })
-        }).collect();
+        let known: Vec<Known> = self
+            .plane
+            .iter()
+            .filter_map(|(token, durable)| {
+                let handle = durable.handle.clone()?;
+                Some(Known { token: *token, pool: pool_of(*token), handle })
+            })
+            .collect();
         self.roster = Roster::new(self.now, Patience::default(), &PLANS, &known);
         let orders: Vec<(LaunchToken, Durable)> =
             self.plane.iter().map(|(token, durable)| (*token, durable.clone())).collect();
@@ -571,6 +628,7 @@ impl World {
         self.at(ms(30_000), Happening::Compare { life: self.life });
         for (token, handle) in own {
             if !self.plane.contains_key(token) {
+                self.trace(&("no launch needs", token, handle));
                 self.roster.terminate(self.now, *token, Some(handle.clone()));
             }
         }
@@ -629,10 +687,12 @@ fn check(seed: u64, wanted: u64, is_idempotent: bool) {
         world.plane.len(),
         world.cloud.faults,
     );
-    for fault in ["throttled", "no capacity", "partial fleet", "request lost", "reply lost", "reply garbled"] {
-        assert!(world.cloud.faults.get(fault).is_some_and(|count| *count > 20), "{fault} was hardly tried");
+    for fault in ["throttled", "no capacity", "partial fleet", "request lost", "reply lost", "reply garbled"]
+    {
+        let count = world.cloud.faults.get(fault).copied().unwrap_or(0);
+        assert!(count > wanted / 2000, "{fault} was tried {count} times only");
     }
-    assert!(world.kills > 3 && told as u64 > wanted / 2, "{} kills, {told} launches had an instance", world.kills);
+    assert!(world.kills > wanted / 1000, "{} kills only", world.kills);
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub(crate) mod model_args;
 mod overrides;
 pub(crate) mod parquet_rows;
 pub(crate) mod plan;
+mod price_update;
 pub(crate) mod prices;
 pub(crate) mod profile;
 pub(crate) mod result_folder;

@@ -9,11 +9,20 @@ use std::sync::Arc;
 use policy::units::Duration;
 use sha2::{Digest, Sha256};
 
+use crate::api::{self, Names};
 use crate::effect::Answer;
 use crate::submission::{Idempotency, Submission, TenantId};
 
 /// Reads the body of a message as the API reads that of `POST /v1/jobs`; the error says what is wrong with it.
 pub type Parse = Arc<dyn Fn(&[u8]) -> Result<Box<Submission>, String> + Send + Sync>;
+
+/// Reads bodies as the API does, by the plane's names.
+pub fn parse_by(names: Names) -> Parse {
+    Arc::new(move |body| {
+        api::submission::parse(body, &names)
+            .map_err(|problem| format!("{}; {}", problem.detail, problem.remedy))
+    })
+}
 
 /// Whose jobs they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

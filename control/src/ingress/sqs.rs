@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::types::{
-    ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message,
-};
+use aws_sdk_sqs::types::{ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message};
 use base64::Engine as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -151,11 +149,7 @@ impl SqsIngress {
 
     /// Hands messages to the plane and does with each what its answer asks for. Gives a time to wait when all were turned
     /// away.
-    async fn take(
-        &self,
-        messages: Vec<Message>,
-        ends: &mut JoinSet<()>,
-    ) -> Result<Option<Duration>, Busy> {
+    async fn take(&self, messages: Vec<Message>, ends: &mut JoinSet<()>) -> Result<Option<Duration>, Busy> {
         let mut jobs: Vec<(Message, Box<Submission>)> = Vec::with_capacity(messages.len());
         self.counts.received.fetch_add(messages.len() as u64, Ordering::Relaxed);
         for message in messages {
@@ -186,8 +180,7 @@ impl SqsIngress {
         renewal.tick().await;
         let mut pause = Duration::from_millis(20);
         loop {
-            let submissions = jobs.iter().map(|(_, submission)| submission.clone()).collect();
-            let answering = self.answers(jobs, submissions, ends);
+            let answering = self.answers(jobs, ends);
             tokio::pin!(answering);
             let result = loop {
                 tokio::select! {
@@ -208,14 +201,14 @@ impl SqsIngress {
     async fn answers(
         &self,
         jobs: &[(Message, Box<Submission>)],
-        submissions: Vec<Box<Submission>>,
         ends: &mut JoinSet<()>,
     ) -> Result<Vec<Answer>, Busy> {
+        let submissions = jobs.iter().map(|(_, submission)| submission.clone());
         let Some(results) = &self.settings.results else {
-            return self.handle.submit_many(submissions).await;
+            return self.handle.submit_many(submissions.collect()).await;
         };
         let submitted =
-            futures_util::future::join_all(submissions.into_iter().map(|one| self.handle.submit(one, true)));
+            futures_util::future::join_all(submissions.map(|one| self.handle.submit(one, true)));
         let mut answers = Vec::with_capacity(jobs.len());
         for (submitted, (message, _)) in submitted.await.into_iter().zip(jobs) {
             let submitted = submitted?;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::spot::pool_price;
 use super::update::spot;
-use crate::aws::config;
+use crate::aws::Reach;
 use crate::command::Command;
 use crate::shell::Handle;
 
@@ -33,12 +33,13 @@ pub struct PriceWatch {
 
 impl PriceWatch {
     /// A watch over those of `pools` that are spot capacity of Amazon's.
-    pub async fn new(handle: Handle, pools: &[Pool], every: Duration) -> Self {
-        let pools: Vec<SpotPool> = (0..).zip(pools).filter_map(|(index, pool)| spot_pool(index, pool)).collect();
+    pub async fn new(handle: Handle, pools: &[Pool], every: Duration, reach: &Reach) -> Self {
+        let pools: Vec<SpotPool> =
+            (0..).zip(pools).filter_map(|(index, pool)| spot_pool(index, pool)).collect();
         let regions: BTreeSet<&str> = pools.iter().map(|pool| pool.region.as_str()).collect();
         let mut clients = BTreeMap::new();
         for region in regions {
-            let client = aws_sdk_ec2::Client::new(&config(Some(region.to_owned())).await);
+            let client = aws_sdk_ec2::Client::new(&reach.region(region).config().await);
             clients.insert(region.to_owned(), client);
         }
         Self { handle, pools, clients, every, told: BTreeMap::new() }

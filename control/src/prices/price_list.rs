@@ -116,7 +116,8 @@ mod tests {
         check("\"Hrs\"", "\"Quantity\"", ProductError::Field("pricePerUnit.USD"));
         check("{\"USD\"", "{\"CNY\"", ProductError::Field("pricePerUnit.USD"));
         check("\"OnDemand\":{", "\"onDemand\":{", ProductError::Field("terms.OnDemand"));
-        let two = r#""X":{"priceDimensions":{"Y":{"unit":"Hrs","pricePerUnit":{"USD":"2"}}}},"ABC.JRTCKXETXF":"#;
+        let two =
+            r#""X":{"priceDimensions":{"Y":{"unit":"Hrs","pricePerUnit":{"USD":"2"}}}},"ABC.JRTCKXETXF":"#;
         check("\"ABC.JRTCKXETXF\":", two, ProductError::Ambiguous);
         assert_eq!(OnDemandQuote::parse("<html>"), Err(ProductError::Syntax));
         for shape in ["null", "[]", "{}", r#"{"product":[1],"terms":{"OnDemand":[]}}"#] {

@@ -83,13 +83,7 @@ pub fn rows(catalog: &Catalog, quotes: &Quotes, now: jiff::Timestamp) -> Result<
             }
         }
     }
-    let newer = Catalog::from_toml(&[("the new prices", &file.text), ("the old prices", "")]);
-    // Spot rows alone lean on the old catalog's on-demand rows: together they must hold.
-    match newer {
-        Ok(newer) => catalog.updated_with(&newer).map(|_| file),
-        Err(CatalogError::NoOnDemand { .. }) => Ok(file),
-        Err(error) => Err(error),
-    }
+    catalog.updated_with_toml("the new prices", &file.text).map(|_| file)
 }
 
 fn head(now: jiff::Timestamp) -> String {
@@ -109,7 +103,6 @@ fn like<'a>(catalog: &'a Catalog, kind: &str) -> Option<&'a Row> {
     catalog.show(filter).find(|row| row.instance_type == kind)
 }
 
-#[expect(clippy::too_many_arguments, reason = "one row's fields, in the order of the file")]
 fn push(
     text: &mut String,
     like: &Row,
@@ -195,16 +188,27 @@ mod tests {
         let file = rows(Catalog::embedded(), &quotes, now).unwrap();
         assert_eq!((file.on_demand, file.spot), (2, 1), "{}", file.text);
         assert_eq!(file.left_out.len(), 2, "{:?}", file.left_out);
-        let newer = Catalog::from_toml(&[("new", &file.text)]).unwrap();
-        let merged = Catalog::embedded().updated_with(&newer).unwrap();
+        let merged = Catalog::embedded().updated_with_toml("new", &file.text).unwrap();
         let row =
             merged.offering("aws", "us-east-1", Some("use1-az4"), "g5.xlarge", CapacityType::Spot).unwrap();
         assert_eq!((row.price, row.as_of.to_string().as_str()), (price(400_000_000), "2026-11-22"));
-        assert!(row.source.contains("DescribeSpotPriceHistory") && row.source.contains("2026-11-22T11:30:00Z"));
+        assert!(
+            row.source.contains("DescribeSpotPriceHistory") && row.source.contains("2026-11-22T11:30:00Z")
+        );
         let row = merged.offering("aws", "mars-1", None, "g5.xlarge", CapacityType::OnDemand).unwrap();
         assert_eq!((row.price, row.accelerator.as_str(), row.vcpu), (price(2_000_000_000), "A10G", 4));
         let row = merged.offering("aws", "us-east-1", None, "g5.xlarge", CapacityType::OnDemand).unwrap();
         assert_eq!(row.price, price(1_006_000_001), "every billionth is kept");
+    }
+
+    #[test]
+    fn an_on_demand_price_that_fell_drops_the_old_spot_prices_above_it() {
+        let quotes =
+            Quotes { on_demand: vec![on_demand("g5.xlarge", "us-east-1", 1_000)], spot: BTreeMap::new() };
+        let file = rows(Catalog::embedded(), &quotes, jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let merged = Catalog::embedded().updated_with_toml("new", &file.text).unwrap();
+        assert!(merged.offering("aws", "us-east-1", None, "g5.xlarge", CapacityType::Spot).is_err());
+        assert!(merged.offering("aws", "us-west-2", None, "g5.xlarge", CapacityType::OnDemand).is_ok());
     }
 
     #[test]

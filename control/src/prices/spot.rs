@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn the_latest_price_of_a_zone_counts_and_a_pool_without_zone_pays_the_mean() {
-        let quotes = latest(vec![quote("az1", 9, 5), quote("az1", 1, 20), quote("az2", 3, 7), quote("az1", 8, 10)]);
+        let quotes =
+            latest(vec![quote("az1", 9, 5), quote("az1", 1, 20), quote("az2", 3, 7), quote("az1", 8, 10)]);
         assert_eq!(quotes, [quote("az1", 1, 20), quote("az2", 3, 7)]);
         let price = |kind: &str, zone| pool_price(&quotes, kind, zone).map(UsdPerHour::as_f64);
         assert_eq!(price("g5.xlarge", Some("az2")), Some(3.0));

@@ -9,7 +9,7 @@ use super::price_list::{OnDemandQuote, ProductError};
 use super::rows::Quotes;
 use super::spot::{SpotQuote, latest};
 use super::usd_per_hour;
-use crate::aws::{config, failure};
+use crate::aws::{Reach, failure};
 
 /// Region whose Price List API is asked; it knows the prices of all.
 const PRICE_LIST_REGION: &str = "us-east-1";
@@ -41,9 +41,9 @@ pub struct Fetched {
 }
 
 /// Asks for all prices. A region or type that fails is named in [`Fetched::failures`]; the others come all the same.
-pub async fn fetch(wanted: &Wanted) -> Fetched {
+pub async fn fetch(wanted: &Wanted, reach: &Reach) -> Fetched {
     let mut fetched = Fetched::default();
-    let pricing = aws_sdk_pricing::Client::new(&config(Some(PRICE_LIST_REGION.to_owned())).await);
+    let pricing = aws_sdk_pricing::Client::new(&reach.region(PRICE_LIST_REGION).config().await);
     for kind in &wanted.types {
         match on_demand(&pricing, kind, &mut fetched.unreadable).await {
             Ok(quotes) => {
@@ -54,7 +54,7 @@ pub async fn fetch(wanted: &Wanted) -> Fetched {
         }
     }
     for region in &wanted.regions {
-        let client = aws_sdk_ec2::Client::new(&config(Some(region.clone())).await);
+        let client = aws_sdk_ec2::Client::new(&reach.region(region).config().await);
         match spot(&client, &wanted.types).await {
             Ok(quotes) => {
                 fetched.quotes.spot.insert(region.clone(), quotes);

@@ -2,13 +2,17 @@
 
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types as ec2;
+use policy::units::Duration;
 
 use super::call::{Call, Cloud, CloudError, LaunchCall, Life, Reply, Seen, Way, batch_tags, batch_tokens};
+use super::provider::Ec2Provider;
 use super::refusal;
-use super::settings::{OnDemandStrategy, Place, PoolPlan, SpotStrategy};
+use super::roster::{Known, Patience, Plan};
+use super::settings::{Ec2Settings, OnDemandStrategy, Place, PoolPlan, SettingsError, SpotStrategy};
 use super::{TAG_BATCH, TAG_JOIN, TAG_LAUNCH, TAG_PLANE, TAG_POOL};
-use crate::aws::failure;
+use crate::aws::{Reach, failure};
 use crate::command::{LaunchRefusal, LaunchToken};
+use crate::plane::{LaunchView, Rules};
 
 /// Pages of one list at most, of 1,000 instances each.
 const PAGES_MAX: usize = 200;
@@ -22,6 +26,39 @@ pub struct AwsCloud {
     join_url: String,
     /// By pool number.
     plans: Vec<Option<PoolPlan>>,
+}
+
+/// The provider of a plane on EC2. `launches` are those that its journal knows; `is_new` says that no process before this
+/// one can have launched anything.
+///
+/// # Errors
+/// [`SettingsError`] when the settings and the scenario do not fit together.
+pub async fn open(
+    settings: &Ec2Settings,
+    reach: &Reach,
+    rules: &Rules,
+    launches: &[LaunchView],
+    is_new: bool,
+) -> Result<Ec2Provider, SettingsError> {
+    let plans = settings.plans(&rules.system.pools)?;
+    let reach = Reach { region: settings.region.clone().or(reach.region.clone()), ..reach.clone() };
+    let client = Client::new(&reach.config().await);
+    let none = Plan { way: Way::Fleet, places: 0 };
+    let roster_plans: Vec<Plan> =
+        plans.iter().map(|plan| plan.as_ref().map_or(none, PoolPlan::plan)).collect();
+    let known = launches.iter().filter_map(|launch| {
+        let handle = launch.handle.clone()?;
+        let is_ours = plans.get(launch.pool.index()).is_some_and(Option::is_some);
+        is_ours.then_some(Known { token: launch.token, pool: launch.pool, handle })
+    });
+    let known: Vec<Known> = known.collect();
+    let mut patience = Patience::default();
+    if is_new {
+        patience.settle = Duration::ZERO;
+    }
+    let plane = settings.plane_name(&rules.secret);
+    let cloud = AwsCloud::new(client, plane, settings.join_url.clone(), plans);
+    Ok(Ec2Provider::start(cloud, patience, &roster_plans, &known))
 }
 
 impl AwsCloud {
@@ -39,7 +76,8 @@ impl AwsCloud {
     }
 
     fn tags(&self, plan: &PoolPlan, tokens: &[LaunchToken]) -> ec2::TagSpecification {
-        let mut tags = vec![tag(TAG_PLANE, &self.plane), tag(TAG_POOL, &plan.name), tag(TAG_JOIN, &self.join_url)];
+        let mut tags =
+            vec![tag(TAG_PLANE, &self.plane), tag(TAG_POOL, &plan.name), tag(TAG_JOIN, &self.join_url)];
         match tokens {
             [token] => tags.push(tag(TAG_LAUNCH, &token.to_string())),
             tokens => {
@@ -135,8 +173,7 @@ impl AwsCloud {
         let mut next = None;
         for _ in 0..PAGES_MAX {
             let request = self.client.describe_instances().filters(plane.clone()).max_results(1000);
-            let output =
-                request.set_next_token(next).send().await.map_err(|error| failure(&error))?;
+            let output = request.set_next_token(next).send().await.map_err(|error| failure(&error))?;
             let instances = output.reservations().iter().flat_map(ec2::Reservation::instances);
             seen.extend(instances.filter_map(|instance| self.see(instance)));
             next = output.next_token().filter(|token| !token.is_empty()).map(str::to_owned);

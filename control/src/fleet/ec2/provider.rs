@@ -54,6 +54,7 @@ impl Ec2Provider {
             listing: Vec::new(),
             calls: JoinSet::new(),
             was_degraded: false,
+            orphans: 0,
         };
         tokio::spawn(task.run(receiver));
         Self { orders, lag: StdDuration::from_nanos(patience.lag.as_nanos() * 2) }
@@ -123,6 +124,7 @@ struct Running<C> {
     listing: Vec<(Instant, Listing)>,
     calls: JoinSet<(CallId, Result<Reply, CloudError>)>,
     was_degraded: bool,
+    orphans: u64,
 }
 
 impl<C: Cloud> Running<C> {
@@ -240,5 +242,10 @@ impl<C: Cloud> Running<C> {
             _ => {}
         }
         self.was_degraded = degraded.is_some();
+        let orphans = self.roster.health().orphans;
+        if orphans > self.orphans {
+            tracing::warn!(count = orphans - self.orphans, "ending instances that no launch needs");
+            self.orphans = orphans;
+        }
     }
 }

@@ -84,7 +84,9 @@ pub fn classify(code: Option<&str>, message: &str) -> CloudError {
         CloudError::Refused(refusal(code, message))
     } else if is(NOT_ALLOWED) {
         let policy = "allow it in the IAM policy (docs/aws.md has the whole one)";
-        CloudError::Unauthorized(format!("AWS does not allow this account or role to do it; {policy}: {text}"))
+        CloudError::Unauthorized(format!(
+            "AWS does not allow this account or role to do it; {policy}: {text}"
+        ))
     } else if is(BAD_CREDENTIALS) {
         CloudError::Unauthorized(format!("AWS does not accept the credentials; renew them: {text}"))
     } else if is(NOT_HERE) {
@@ -125,7 +127,8 @@ mod tests {
 
     #[test]
     fn codes_say_whether_something_may_have_been_done() {
-        let check = |code: &str, expected: CloudError| assert_eq!(classify(Some(code), "why"), expected, "{code}");
+        let check =
+            |code: &str, expected: CloudError| assert_eq!(classify(Some(code), "why"), expected, "{code}");
         check("RequestLimitExceeded", CloudError::Throttled);
         check("InsufficientInstanceCapacity", CloudError::Refused(LaunchRefusal::InsufficientCapacity));
         check("MaxSpotInstanceCountExceeded", CloudError::Refused(LaunchRefusal::Quota));
@@ -136,7 +139,9 @@ mod tests {
         check("InternalError", CloudError::InDoubt("InternalError: why".to_owned()));
         assert!(matches!(classify(None, "<html>500</html>"), CloudError::InDoubt(_)));
         let denied = classify(Some("UnauthorizedOperation"), "You are not authorized");
-        assert!(denied.to_string().contains("IAM policy") && denied.to_string().contains("UnauthorizedOperation"));
+        assert!(
+            denied.to_string().contains("IAM policy") && denied.to_string().contains("UnauthorizedOperation")
+        );
     }
 
     #[test]

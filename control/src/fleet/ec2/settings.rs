@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use policy::model::{CapacityType, Pool};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::call::Way;
 use super::roster::Plan;
@@ -201,6 +202,15 @@ impl Ec2Settings {
         Ok(settings)
     }
 
+    /// The plane's name in tags.
+    pub fn plane_name(&self, secret: &[u8; 32]) -> String {
+        let derived = || {
+            let digest = Sha256::new_with_prefix(b"plane").chain_update(secret).finalize();
+            digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        };
+        self.plane.clone().unwrap_or_else(derived)
+    }
+
     /// The plan of each of the scenario's pools, by number; `None` for pools that are not in the file.
     ///
     /// # Errors
@@ -210,7 +220,10 @@ impl Ec2Settings {
             let known: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
             return Err(SettingsError::UnknownPool { pool: pool.clone(), known: known.join(", ") });
         }
-        pools.iter().map(|pool| self.pools.get(&pool.name).map(|own| self.plan(pool, own)).transpose()).collect()
+        pools
+            .iter()
+            .map(|pool| self.pools.get(&pool.name).map(|own| self.plan(pool, own)).transpose())
+            .collect()
     }
 
     fn plan(&self, pool: &Pool, settings: &PoolSettings) -> Result<PoolPlan, SettingsError> {
@@ -288,6 +301,16 @@ subnets = ["subnet-a", "subnet-b"]
         assert_eq!(plan.places.len(), 4);
         assert_eq!(plan.places[1].subnet.as_deref(), Some("subnet-b"));
         assert_eq!(plan.plan(), Plan { way: Way::Fleet, places: 4 });
+    }
+
+    #[test]
+    fn plane_has_a_name_of_its_own_without_one_given() {
+        let mut settings = Ec2Settings::parse(GOOD).unwrap();
+        let name = settings.plane_name(&[1; 32]);
+        assert_eq!(name.len(), 16);
+        assert_ne!(name, settings.plane_name(&[2; 32]));
+        settings.plane = Some("prod".to_owned());
+        assert_eq!(settings.plane_name(&[1; 32]), "prod");
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub async fn run(
 ) {
     let mut pause = PAUSE.0;
     loop {
-        let request = client.receive_message().queue_url(&queue).max_number_of_messages(10).wait_time_seconds(20);
+        let request =
+            client.receive_message().queue_url(&queue).max_number_of_messages(10).wait_time_seconds(20);
         let received = tokio::select! {
             received = request.send() => received,
             _ = stop.wait_for(|stop| *stop) => return,

@@ -28,16 +28,14 @@ impl Roster {
             queue.window_ends = now + self.patience.window;
         }
         queue.waiting.push_back(token);
-        self.entries
-            .insert(token, Entry { pool, standing: Standing::Waiting, since: now, is_doomed: false });
+        self.entries.insert(token, Entry { pool, standing: Standing::Waiting, since: now, is_doomed: false });
         if let Some(handle) = self.bearer(token) {
             self.assign(now, token, handle, true);
         }
     }
 
     pub(super) fn next_launch(&mut self, now: Instant) -> Option<(Asked, Call)> {
-        let ready =
-            |batch: &Batch| matches!(batch.state, BatchState::Ready(at) if at <= now);
+        let ready = |batch: &Batch| matches!(batch.state, BatchState::Ready(at) if at <= now);
         let found = self.batches.iter().find(|(_, batch)| ready(batch)).map(|(id, _)| *id);
         let id = match found {
             Some(id) => id,
@@ -53,7 +51,8 @@ impl Roster {
         if !self.is_settled {
             return None;
         }
-        let due = self.pools.iter().position(|queue| !queue.waiting.is_empty() && queue.window_ends <= now)?;
+        let due =
+            self.pools.iter().position(|queue| !queue.waiting.is_empty() && queue.window_ends <= now)?;
         let queue = &mut self.pools[due];
         let count = queue.waiting.len().min(BATCH_MAX);
         let tokens: Vec<LaunchToken> = queue.waiting.drain(..count).collect();
@@ -225,7 +224,8 @@ impl Roster {
             self.tags.remove(handle);
             self.by_handle.remove(handle);
             self.entries.remove(&token);
-            let why = LaunchRefusal::Other(format!("the launch token could not be written on {handle}: {error}"));
+            let why =
+                LaunchRefusal::Other(format!("the launch token could not be written on {handle}: {error}"));
             self.answers.push_back(Answer::Refused { token, why });
             self.end(now, handle.to_owned(), None);
             return;

@@ -3,11 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use policy::units::Instant;
+use policy::units::{Duration, Instant};
 
 use super::super::call::{Call, CloudError, Life, Reply, Seen};
-use super::{Answer, Asked, Batch, BatchState, Roster, Standing, Task};
+use super::{Answer, Asked, Batch, BatchState, Ending, Roster, Standing, Task};
 use crate::command::{LaunchRefusal, LaunchToken};
+
+/// How long an instance that ended is remembered: a repeated call may still name it.
+const FORGET_ENDED: Duration = Duration::from_secs(600);
+
+/// How long one that no list shows is remembered.
+const FORGET_LOST: Duration = Duration::from_secs(3600);
 
 impl Roster {
     /// When the next list is wanted.
@@ -38,8 +44,10 @@ impl Roster {
         self.list_asked = None;
         let seen = match result {
             Ok(Reply::Listed(seen)) => seen,
-            Ok(_) => return self.list_failed(now, "an answer of another kind".to_owned()),
-            Err(error) => return self.list_failed(now, error.to_string()),
+            Ok(_) => {
+                return self.list_failed(now, &CloudError::InDoubt("an answer of another kind".to_owned()));
+            }
+            Err(error) => return self.list_failed(now, &error),
         };
         self.list_tries = 0;
         self.list_at = now;
@@ -65,9 +73,37 @@ impl Roster {
         self.answers.push_back(Answer::Listed { asked: at, own });
     }
 
-    fn list_failed(&mut self, now: Instant, what: String) {
+    fn list_failed(&mut self, now: Instant, error: &CloudError) {
         self.list_tries += 1;
         self.list_at = now + self.pause(self.list_tries);
+        // What waits for a list is told why, at once where waiting does not help.
+        let is_hopeless = matches!(error, CloudError::Unauthorized(_) | CloudError::Refused(_));
+        let patience = self.patience.throttled_for;
+        let is_over = |since: Instant| is_hopeless || now.since(since) > patience;
+        let what = format!("EC2 gives no list of its instances: {error}");
+        if !self.is_settled {
+            let waiting = self.entries.iter().filter(|(_, entry)| entry.standing == Standing::Waiting);
+            let over: Vec<LaunchToken> =
+                waiting.filter(|(_, entry)| is_over(entry.since)).map(|(token, _)| *token).collect();
+            for token in over {
+                self.drop_waiting(token);
+                self.answers.push_back(Answer::Refused { token, why: LaunchRefusal::Other(what.clone()) });
+            }
+        }
+        let doubtful = |batch: &Batch| matches!(batch.state, BatchState::InDoubt(since) if is_over(since));
+        let over: Vec<u64> =
+            self.batches.iter().filter(|(_, batch)| doubtful(batch)).map(|(id, _)| *id).collect();
+        for id in over {
+            self.refuse_open(id, &LaunchRefusal::Other(what.clone()));
+        }
+        let answers = &mut self.answers;
+        self.unseen.retain(|token, (_, ordered)| {
+            let is_over = is_over(*ordered);
+            if is_over {
+                answers.push_back(Answer::NotTerminated { token: *token, what: what.clone() });
+            }
+            !is_over
+        });
         self.answers.push_back(Answer::NotListed(what));
     }
 
@@ -206,21 +242,24 @@ impl Roster {
         let over: BTreeSet<&str> =
             seen.iter().filter(|one| one.life == Life::Over).map(|one| one.handle.as_str()).collect();
         let listed: BTreeSet<&str> = seen.iter().map(|one| one.handle.as_str()).collect();
-        let lag = self.patience.lag;
         self.endings.retain(|handle, ending| {
             let gone = over.contains(handle.as_str()) || !listed.contains(handle.as_str());
-            !(gone && ending.done.is_some_and(|done| at.since(done) > lag))
+            !(gone && ending.done.is_some_and(|done| at.since(done) > FORGET_ENDED))
         });
-        let dead = |handle: &str, since: Instant| {
-            over.contains(handle) || (!listed.contains(handle) && now.since(since) > lag + lag)
-        };
-        let by_handle = &mut self.by_handle;
-        self.entries.retain(|_, entry| match &entry.standing {
-            Standing::Up(handle) if dead(handle, entry.since) => {
-                by_handle.remove(handle);
-                false
+        let (by_handle, endings) = (&mut self.by_handle, &mut self.endings);
+        self.entries.retain(|_, entry| {
+            let Standing::Up(handle) = &entry.standing else { return true };
+            let is_over = over.contains(handle.as_str());
+            let is_lost = !listed.contains(handle.as_str()) && now.since(entry.since) > FORGET_LOST;
+            if is_over {
+                // Lists may show it alive once more; it is nobody's any more.
+                let done = Ending { task: Task::new(now), tokens: Vec::new(), done: Some(now) };
+                endings.insert(handle.clone(), done);
             }
-            _ => true,
+            if is_over || is_lost {
+                by_handle.remove(handle);
+            }
+            !(is_over || is_lost)
         });
     }
 

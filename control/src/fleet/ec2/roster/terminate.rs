@@ -49,7 +49,7 @@ impl Roster {
             || self.endings.contains_key(handle)
     }
 
-    fn drop_waiting(&mut self, token: LaunchToken) {
+    pub(super) fn drop_waiting(&mut self, token: LaunchToken) {
         if let Some(entry) = self.entries.remove(&token) {
             self.pools[entry.pool.index()].waiting.retain(|waiting| *waiting != token);
         }
@@ -115,8 +115,7 @@ impl Roster {
     ) {
         let is_single = handles.len() == 1;
         for handle in handles {
-            let is_fresh =
-                self.alive.get(&handle).is_some_and(|since| now.since(*since) < self.patience.lag);
+            let is_fresh = self.alive.get(&handle).is_some_and(|since| now.since(*since) < self.patience.lag);
             let tries = self.endings.get(&handle).map_or(1, |ending| ending.task.tries);
             let pause = self.pause(tries);
             let Some(ending) = self.endings.get_mut(&handle) else { continue };
