@@ -91,6 +91,17 @@ pub struct Figures {
     pub epoch: u64,
 }
 
+/// A launch, as providers may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaunchView {
+    /// Which.
+    pub token: LaunchToken,
+    /// For which pool.
+    pub pool: PoolId,
+    /// The provider's name of the machine, once launched.
+    pub handle: Option<String>,
+}
+
 impl Plane {
     /// A plane before its first command; the launches of its initial instances are in `out`.
     ///
@@ -141,7 +152,10 @@ impl Plane {
             Command::Finished { session, lease, job, report } => {
                 self.finished(now, session, lease, job, report, out);
             }
-            Command::Disconnected { session } => self.disconnected(now, session),
+            Command::Disconnected { session } => {
+                self.disconnected(now, session);
+                out.push(Effect::Close { session });
+            }
             Command::Leaving { session } => self.leaving(now, session, out),
             Command::Notice { session, seconds } => {
                 if let Some(instance) = self.machines.by_session(session) {
@@ -249,6 +263,26 @@ impl Plane {
     /// The price of a pool now.
     pub fn price(&self, pool: PoolId) -> UsdPerHour {
         self.money.price(pool)
+    }
+
+    /// Spent per hour now.
+    pub fn burn(&self) -> policy::units::Usd {
+        self.money.burn(&self.machines)
+    }
+
+    /// Every launch whose machine is needed, or whose end is not confirmed.
+    pub fn launches(&self) -> Vec<LaunchView> {
+        let machines = self.machines.iter().map(|(_, machine)| LaunchView {
+            token: machine.token,
+            pool: machine.pool,
+            handle: machine.handle.clone(),
+        });
+        let endings = self.machines.endings.iter().map(|(token, ending)| LaunchView {
+            token: *token,
+            pool: ending.pool,
+            handle: ending.handle.clone(),
+        });
+        machines.chain(endings).collect()
     }
 
     /// Hands an input to the dispatcher, and performs all that follows.
