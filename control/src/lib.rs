@@ -14,6 +14,7 @@ pub mod fleet;
 pub mod number;
 pub mod plane;
 pub mod protocol;
+pub mod service;
 pub mod shell;
 pub mod store;
 pub mod submission;

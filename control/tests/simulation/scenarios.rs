@@ -109,7 +109,7 @@ horizon = "1h"
 "#;
 
 /// The rules of scenario `index`, of any.
-pub fn rules(index: u64) -> Rules {
+pub(crate) fn rules(index: u64) -> Rules {
     static RULES: OnceLock<Vec<Rules>> = OnceLock::new();
     let all = RULES.get_or_init(|| {
         let load = |(at, text): (usize, &&str)| {

@@ -31,25 +31,25 @@ const TENANT_MAX: u32 = 25;
 
 /// What a seed came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    pub accepted: u64,
-    pub done: u64,
-    pub failed: u64,
-    pub expired: u64,
-    pub cancelled: u64,
-    pub stale_results: u64,
-    pub crashes: u64,
-    pub torn_writes: u64,
-    pub worker_deaths: u64,
-    pub launches: u64,
-    pub interruptions: u64,
-    pub images: u64,
-    pub commands: u64,
+pub(crate) struct Outcome {
+    pub(crate) accepted: u64,
+    pub(crate) done: u64,
+    pub(crate) failed: u64,
+    pub(crate) expired: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) stale_results: u64,
+    pub(crate) crashes: u64,
+    pub(crate) torn_writes: u64,
+    pub(crate) worker_deaths: u64,
+    pub(crate) launches: u64,
+    pub(crate) interruptions: u64,
+    pub(crate) images: u64,
+    pub(crate) commands: u64,
 }
 
 impl Outcome {
     /// Adds another seed's.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.accepted += other.accepted;
         self.done += other.done;
         self.failed += other.failed;
@@ -107,7 +107,7 @@ enum Event {
 }
 
 /// Everything.
-pub struct World {
+pub(crate) struct World {
     rules: Rules,
     chance: Stream,
     draws: u64,
@@ -156,7 +156,7 @@ impl Event {
 }
 
 impl World {
-    pub fn new(seed: u64, story: bool) -> Self {
+    pub(crate) fn new(seed: u64, story: bool) -> Self {
         let chance = Stream::new(seed, 0, "simulation");
         let rules = scenarios::rules(chance.bits(0));
         let mut world = Self {
@@ -208,7 +208,7 @@ impl World {
     }
 
     /// Plays it to the end.
-    pub fn play(mut self) -> Outcome {
+    pub(crate) fn play(mut self) -> Outcome {
         let mut calm = false;
         while let Some(std::cmp::Reverse((at, sequence))) = self.events.pop() {
             if at > CALM && !calm {
