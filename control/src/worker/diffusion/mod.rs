@@ -4,12 +4,13 @@ mod studio;
 mod wish;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use gpu_runtime::RuntimeError;
 use gpu_runtime::device::Choice;
 use gpu_runtime::generate::CancelToken;
+use gpu_runtime::model::ModelSource;
 use gpu_runtime::picture::{Format, Picture, ReadLimits};
 use gpu_runtime::residency::{Bytes, Eviction, Loaded, Loader, Source, Store};
 
@@ -31,8 +32,8 @@ const MEMORY_ON_CPU: f64 = 2.0;
 /// Which models a worker holds.
 #[derive(Clone, Debug)]
 pub struct DiffusionSettings {
-    /// Folders in the diffusers layout; the first serves jobs that name none.
-    pub models: Vec<PathBuf>,
+    /// Models in the diffusers layout, named by their folders; the first serves jobs that name none.
+    pub models: Vec<ModelSource>,
     /// Where they run.
     pub device: Choice,
     /// Memory for models, bytes; without one all are kept.
@@ -63,7 +64,7 @@ pub struct DiffusionRunner {
 
 /// Loads models for the store.
 struct Studios {
-    folders: BTreeMap<String, PathBuf>,
+    sources: BTreeMap<String, ModelSource>,
     device: Choice,
 }
 
@@ -73,8 +74,8 @@ impl Loader for Studios {
 
     fn load(&self, model: &str, _: Option<&()>) -> Result<Loaded<Studio>, RuntimeError> {
         let unknown = || RuntimeError::BadRequest { why: format!("there is no model `{model}` here") };
-        let folder = self.folders.get(model).ok_or_else(unknown)?;
-        Ok(Loaded { value: Studio::open(folder, self.device)?, source: Source::Disk })
+        let source = self.sources.get(model).ok_or_else(unknown)?;
+        Ok(Loaded { value: Studio::open(source, self.device)?, source: Source::Disk })
     }
 
     fn evict(&self, _: &str, device: Studio, _: bool) -> Result<Option<()>, RuntimeError> {
@@ -89,22 +90,23 @@ impl DiffusionRunner {
     /// # Errors
     /// [`DiffusionError`].
     pub fn new(settings: DiffusionSettings, objects: Objects) -> Result<Self, DiffusionError> {
-        let mut folders = BTreeMap::new();
+        let mut sources = BTreeMap::new();
         let mut names = Vec::new();
-        for folder in settings.models {
-            let name = folder.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-            let name = name.ok_or_else(|| DiffusionError::Name { folder: folder.display().to_string() })?;
-            if folders.insert(name.clone(), folder).is_some() {
+        for source in settings.models {
+            let folder = source.folder.display().to_string();
+            let name = source.folder.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+            let name = name.ok_or(DiffusionError::Name { folder })?;
+            if sources.insert(name.clone(), source).is_some() {
                 return Err(DiffusionError::Twice { name });
             }
             names.push(name);
         }
         let first = names.first().cloned().ok_or(DiffusionError::None)?;
-        let sizes: Vec<(String, u64)> = folders
+        let sizes: Vec<(String, u64)> = sources
             .iter()
-            .map(|(name, folder)| {
+            .map(|(name, source)| {
                 let per_file = if settings.device == Choice::Cpu { MEMORY_ON_CPU } else { 1.0 };
-                (name.clone(), (weight_bytes(folder, 4) as f64 * MEMORY_PER_FILE * per_file) as u64)
+                (name.clone(), (weight_bytes(&source.folder, 4) as f64 * MEMORY_PER_FILE * per_file) as u64)
             })
             .collect();
         let budget = Bytes { device: settings.memory.unwrap_or(u64::MAX), host: 0 };
@@ -114,7 +116,7 @@ impl DiffusionRunner {
             Choice::Cpu => "cpu",
             Choice::Cuda => "cuda",
         };
-        let loader = Studios { folders, device: settings.device };
+        let loader = Studios { sources, device: settings.device };
         let store = Store::new(loader, budget, Eviction::default(), move || began.elapsed());
         for (name, device) in sizes {
             let added = store.add(&name, Bytes { device, host: 0 });

@@ -1,6 +1,5 @@
 //! A model on a thread of its own, which serves requests one after the other; backends do not leave their thread.
 
-use std::path::Path;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -48,12 +47,12 @@ pub(super) struct Studio {
 
 impl Studio {
     /// Loads a model; returns once it is ready.
-    pub(super) fn open(folder: &Path, choice: Choice) -> Result<Self, RuntimeError> {
+    pub(super) fn open(source: &ModelSource, choice: Choice) -> Result<Self, RuntimeError> {
         let (orders, taken) = mpsc::channel::<(Order, Reply)>();
         let (ready, is_ready) = mpsc::channel();
-        let folder = folder.to_owned();
+        let source = source.clone();
         let work = move || {
-            let mut model = match Loaded::open(&folder, choice) {
+            let mut model = match Loaded::open(&source, choice) {
                 Ok(model) => model,
                 Err(error) => return drop(ready.send(Err(error))),
             };
@@ -93,16 +92,15 @@ enum Loaded {
 }
 
 impl Loaded {
-    fn open(folder: &Path, choice: Choice) -> Result<Self, RuntimeError> {
-        let class = Class::of(folder)?;
+    fn open(source: &ModelSource, choice: Choice) -> Result<Self, RuntimeError> {
+        let class = Class::of(&source.folder)?;
         let Opened { backend, note, .. } = choice.open()?;
         if let Some(note) = note {
             tracing::info!("{note}");
         }
-        let source = ModelSource::folder(folder);
         Ok(match class {
-            Class::Text => Self::Text(Box::new(Generator::new(&source, backend)?)),
-            Class::Video => Self::Video(Box::new(VideoGenerator::new(&source, backend)?)),
+            Class::Text => Self::Text(Box::new(Generator::new(source, backend)?)),
+            Class::Video => Self::Video(Box::new(VideoGenerator::new(source, backend)?)),
         })
     }
 
