@@ -121,12 +121,9 @@ impl<'a> Replication<'a> {
             if arrival == u64::MAX && event.min(timer) >= horizon && self.is_empty() {
                 break;
             }
-            let is_next = event < arrival && event < timer
-                || event <= arrival
-                    && event <= timer
-                    && (event < arrival || class < EventClass::Arrival)
-                    && (event < timer || class < EventClass::Timer);
-            if is_next {
+            let (other, other_class) =
+                if arrival <= timer { (arrival, EventClass::Arrival) } else { (timer, EventClass::Timer) };
+            if event < other || event == other && class < other_class {
                 if event > cut_off {
                     break;
                 }
@@ -134,17 +131,12 @@ impl<'a> Replication<'a> {
             } else if arrival <= timer {
                 self.world.now = arrival;
                 self.arrive();
-            } else if timer <= event {
+            } else {
                 if timer > cut_off {
                     break;
                 }
                 self.world.now = timer;
                 self.feed_fleet(Input::TimeReached);
-            } else {
-                if event > cut_off {
-                    break;
-                }
-                self.step_event();
             }
             self.world.outcome.events += 1;
             if self.world.outcome.events & 0xFF == 0 {
@@ -196,6 +188,9 @@ impl<'a> Replication<'a> {
         world.tapes.finish(&mut world.outcome);
         world.outcome.ended = Duration::from_nanos(world.now);
         world.outcome.probes_refused = self.dispatcher.totals().probes_refused;
+        for (tier, operation, size, requests) in world.pipeline.transfers_begun() {
+            world.storage.count(tier, operation, size, requests);
+        }
         for tier in 0..world.scenario.tiers.len() {
             world.outcome.tiers[tier] = world.tier_use(tier);
         }
@@ -262,7 +257,7 @@ impl<'a> Replication<'a> {
         self.feed(Input::JobArrived { tag, class: arrival.class, region: arrival.region });
     }
 
-    #[inline]
+    #[inline(always)]
     fn step_event(&mut self) {
         let Some((at, event)) = self.world.calendar.pop() else { return };
         self.world.now = at;
