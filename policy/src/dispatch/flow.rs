@@ -40,7 +40,8 @@ impl Dispatcher {
         let row = self.classes[class.index()];
         let deadline = now + row.deadline;
         let priority = row.priority;
-        let slot = self.jobs.insert(NewJob { tag, class, region, cell, priority, arrived: now, deadline });
+        let job = self.jobs.insert(NewJob { tag, class, region, cell, priority, arrived: now, deadline });
+        let slot = job.slot;
         if self.may_refuse
             && let Some(why) = self.refuses(now, slot)
         {
@@ -48,11 +49,11 @@ impl Dispatcher {
             return;
         }
         if row.expires {
-            self.deadlines[class.index()].push((deadline, slot, self.jobs[slot].generation));
+            self.deadlines[class.index()].push((deadline, slot, job.generation));
             self.note_wake(deadline);
         }
-        out.emit(Output::Accepted { job: self.jobs.id(slot), tag });
-        if self.first_slot_stage != Some(StageId(0)) {
+        out.emit(Output::Accepted { job, tag });
+        if self.starts_outside {
             self.note_first_group(slot);
         }
         if self.delays_execution {

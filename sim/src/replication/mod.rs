@@ -28,6 +28,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Job rows kept; beyond, a uniform sample of this size stands for all.
 pub const JOB_ROWS_MAX: usize = 200_000;
 
+/// Events between two looks at how many jobs are inside.
+const LOOK_EVERY: u64 = 256;
+
 /// Marks the numbers of jobs that were asked for again.
 const REASKED: u64 = 1 << 63;
 
@@ -77,6 +80,8 @@ pub struct Replication<'a> {
     world: World<'a>,
     next_tag: u64,
     check_every: Option<u64>,
+    /// The number of events at which to look next.
+    look_at: u64,
 }
 
 impl<'a> Replication<'a> {
@@ -95,13 +100,14 @@ impl<'a> Replication<'a> {
         let dispatcher = Dispatcher::new(scenario.system.clone(), chance, &mut world)?;
         world.is_regional = dispatcher.is_regional();
         let arrivals = ArrivalFeed::new(scenario, inputs, replication)?;
-        Ok(Self { dispatcher, arrivals, world, next_tag: 0, check_every: None })
+        Ok(Self { dispatcher, arrivals, world, next_tag: 0, check_every: None, look_at: LOOK_EVERY })
     }
 
     /// Checks every invariant each `events` events; for tests.
     #[must_use]
     pub fn checked(mut self, events: u64) -> Self {
         self.check_every = Some(events.max(1));
+        self.look_at = LOOK_EVERY.min(events.max(1));
         self
     }
 
@@ -139,11 +145,8 @@ impl<'a> Replication<'a> {
                 self.feed_fleet(Input::TimeReached);
             }
             self.world.outcome.events += 1;
-            if self.world.outcome.events & 0xFF == 0 {
-                self.note_population();
-            }
-            if self.check_every.is_some_and(|every| self.world.outcome.events.is_multiple_of(every)) {
-                self.dispatcher.check()?;
+            if self.world.outcome.events == self.look_at {
+                self.look()?;
             }
         }
         self.finish(horizon)
@@ -152,6 +155,21 @@ impl<'a> Replication<'a> {
     /// Whether no job is inside and no client will ask again.
     fn is_empty(&self) -> bool {
         self.dispatcher.jobs_in_system() == 0 && self.world.reasks.len() == 0
+    }
+
+    /// Looks at the population, and at the invariants where that is asked for.
+    #[inline(never)]
+    fn look(&mut self) -> Result<(), SimError> {
+        let events = self.world.outcome.events;
+        if events.is_multiple_of(LOOK_EVERY) {
+            self.note_population();
+        }
+        let every = self.check_every.unwrap_or(LOOK_EVERY);
+        if self.check_every.is_some() && events.is_multiple_of(every) {
+            self.dispatcher.check()?;
+        }
+        self.look_at = (events + 1).next_multiple_of(LOOK_EVERY).min((events + 1).next_multiple_of(every));
+        Ok(())
     }
 
     fn note_population(&mut self) {

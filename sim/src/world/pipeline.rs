@@ -265,14 +265,12 @@ impl Pipeline {
     }
 
     /// Makes room for a new job in `slot` and draws all its times. Tags of first-time jobs ascend, so blocks serve them.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter(&mut self, slot: u32, tag: u64, asked: u16, measured: bool) {
         let slot = slot as usize;
         let count = self.samplers.len();
         if slot >= self.progress.len() {
-            self.progress.resize(slot + 1, Progress::default());
-            self.draws.resize((slot + 1) * count, 0);
-            self.marks.resize((slot + 1) * self.spans, SpanMark::NONE);
+            self.make_room(slot);
         }
         self.progress[slot] = Progress { tag, asked, measured, saved_step: u16::MAX, ..Progress::default() };
         let draws = &mut self.draws[slot * count..][..count];
@@ -281,13 +279,19 @@ impl Pipeline {
                 *draw = sampler.at(tag);
             }
         } else {
-            for (draw, sampler) in draws.iter_mut().zip(&self.samplers) {
-                *draw = sampler.single(tag);
-            }
+            draw_again(draws, &self.samplers, tag);
         }
         if self.spans > 0 {
             self.marks[slot * self.spans..][..self.spans].fill(SpanMark::NONE);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, slot: usize) {
+        self.progress.resize(slot + 1, Progress::default());
+        self.draws.resize((slot + 1) * self.samplers.len(), 0);
+        self.marks.resize((slot + 1) * self.spans, SpanMark::NONE);
     }
 
     /// How often each transfer was begun.
@@ -315,5 +319,14 @@ impl Pipeline {
     #[inline(always)]
     pub(crate) fn mark(&mut self, slot: u32, span: u16) -> &mut SpanMark {
         &mut self.marks[slot as usize * self.spans + span as usize]
+    }
+}
+
+/// The draws of a job that is asked for again.
+#[cold]
+#[inline(never)]
+fn draw_again(draws: &mut [u64], samplers: &[Sampler], tag: u64) {
+    for (draw, sampler) in draws.iter_mut().zip(samplers) {
+        *draw = sampler.single(tag);
     }
 }
