@@ -6,6 +6,7 @@ use crate::units::{Duration, Instant};
 
 /// How a job ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub enum JobOutcome {
     /// All stages done.
     Done,
@@ -37,6 +38,7 @@ impl JobOutcome {
 
 /// One job.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct JobRow {
     /// The submitter's number.
     pub job: u64,
@@ -64,6 +66,7 @@ pub struct JobRow {
 
 /// One minute of one group of pools.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct MinuteRow {
     /// End of the minute, seconds from the start.
     pub at_s: f64,
@@ -95,6 +98,7 @@ pub struct MinuteRow {
 
 /// One instance.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize))]
 pub struct InstanceRow {
     /// Pool name.
     pub pool: String,
@@ -118,6 +122,7 @@ pub struct InstanceRow {
 
 /// Why an instance ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub enum InstanceEnd {
     /// Given back by scaling.
     Released,
@@ -143,6 +148,7 @@ impl InstanceEnd {
 
 /// One decision of a policy that changed something.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize))]
 pub struct DecisionRow {
     /// When, seconds from the start.
     pub at_s: f64,
@@ -162,6 +168,7 @@ pub struct DecisionRow {
 
 /// What a charge is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub enum ChargeCategory {
     /// Instances.
     Compute,
@@ -193,6 +200,7 @@ impl ChargeCategory {
 
 /// One line of the bill.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize))]
 pub struct ChargeRow {
     /// Start of what is charged, seconds from the start of the run.
     pub from_s: f64,
@@ -218,6 +226,7 @@ pub struct ChargeRow {
 
 /// The life of one instance, for the ledger.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct InstanceLife {
     /// Which instance.
     pub instance: InstanceId,

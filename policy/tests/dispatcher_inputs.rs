@@ -1,7 +1,8 @@
 //! Any sequence of inputs, sensible or not, keeps every promise of the dispatcher.
 //!
 //! [`drive`] turns bytes into inputs and judges after each: the dispatcher's own `check()`, a model of what a driver
-//! may believe from the outputs alone, and in the end that every job leaves once the world behaves. The fuzz target
+//! may believe from the outputs alone, and in the end that every job leaves once the world behaves. With the feature
+//! `image` a twin, restored from an image at some point, must answer everything alike from there on. The fuzz target
 //! `dispatcher_inputs` feeds it arbitrary bytes; the tests here a fixed corpus of random ones.
 
 mod systems;
@@ -22,6 +23,14 @@ const HEALING_ROUNDS_MAX: u32 = 4000;
 /// Timers that may follow one another at one instant.
 const TIMERS_AT_ONCE_MAX: u32 = 1000;
 
+/// The choice of [`Judge::reload`] for a scaling rule that wakes a group of zero for any job.
+const WAKING: u8 = 2 + (2 << 3);
+
+/// What the dispatchers draw from.
+fn chance() -> Stream {
+    Stream::new(11, 0, "dispatcher")
+}
+
 /// What a driver knows of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
@@ -29,6 +38,10 @@ enum Seen {
     Requested,
     Booted,
     Ready,
+    /// Silent after it was booted.
+    BootedSilent,
+    /// Silent after it was ready.
+    ReadySilent,
     Terminating,
 }
 
@@ -53,8 +66,8 @@ struct Work {
 #[derive(Clone, Copy, Debug)]
 struct Inside {
     job: JobId,
-    /// When it expires unless it runs.
-    expires: Instant,
+    class: ClassId,
+    deadline: Instant,
 }
 
 /// A dispatcher, and what its outputs alone let a driver believe.
@@ -76,6 +89,9 @@ struct Judge {
     old_jobs: Vec<JobId>,
     old_leases: Vec<Lease>,
     steps: u32,
+    is_reloaded: bool,
+    /// Restored from an image of the dispatcher.
+    twin: Option<Dispatcher>,
 }
 
 /// Bytes that become inputs; zeros once they are used up.
@@ -123,8 +139,8 @@ pub fn drive(bytes: &[u8]) {
 impl Judge {
     fn new(name: &'static str, system: System) -> Self {
         let mut outputs = Vec::new();
-        let chance = Stream::new(11, 0, "dispatcher");
-        let dispatcher = Dispatcher::new(system.clone(), chance, &mut outputs).expect("test systems can run");
+        let dispatcher =
+            Dispatcher::new(system.clone(), chance(), &mut outputs).expect("test systems can run");
         let mut judge = Self {
             name,
             dispatcher,
@@ -140,6 +156,8 @@ impl Judge {
             old_jobs: Vec::new(),
             old_leases: Vec::new(),
             steps: 0,
+            is_reloaded: false,
+            twin: None,
             system,
         };
         judge.learn(Input::TimeReached);
@@ -191,7 +209,8 @@ impl Judge {
     /// One input, or some time.
     fn step(&mut self, bytes: &mut Bytes<'_>) {
         let starting = [Seen::Requested, Seen::Booted];
-        match bytes.byte() % 40 {
+        let held = [Seen::Ready, Seen::Requested, Seen::ReadySilent, Seen::Terminating];
+        match bytes.byte() % 46 {
             0..=9 => {
                 let class = ClassId(bytes.below(self.system.classes.len()) as u16);
                 let region = RegionId(bytes.below(self.system.regions.len()) as u16);
@@ -203,7 +222,9 @@ impl Judge {
             }
             15 => {
                 let lease = self.some_lease(bytes);
-                self.give(Input::StageFinished { lease, result: StageResult::Failed });
+                let hopeless = bytes.byte().is_multiple_of(4);
+                let result = if hopeless { StageResult::Hopeless } else { StageResult::Failed };
+                self.give(Input::StageFinished { lease, result });
             }
             16 => {
                 let lease = self.some_lease(bytes);
@@ -226,20 +247,21 @@ impl Judge {
                 self.give(Input::InstanceReady { instance });
             }
             26 => {
-                let instance = self.some_instance(bytes, &[starting[0], starting[1], Seen::Terminating]);
+                let likely = [starting[0], starting[1], Seen::BootedSilent, Seen::Terminating];
+                let instance = self.some_instance(bytes, &likely);
                 self.give(Input::LaunchFailed { instance });
             }
             27..=28 => {
-                let instance = self.some_instance(bytes, &[Seen::Ready, Seen::Requested, Seen::Terminating]);
+                let instance = self.some_instance(bytes, &held);
                 let gone_at = self.now + Duration::from_secs(u64::from(bytes.byte() % 128));
                 self.give(Input::InterruptionNotice { instance, gone_at });
             }
             29 => {
-                let instance = self.some_instance(bytes, &[Seen::Ready, Seen::Requested, Seen::Terminating]);
+                let instance = self.some_instance(bytes, &held);
                 self.give(Input::InstanceLost { instance });
             }
             30..=31 => {
-                let instance = self.some_instance(bytes, &[Seen::Terminating]);
+                let instance = self.some_instance(bytes, &[Seen::Terminating, Seen::ReadySilent]);
                 self.give(Input::InstanceGone { instance });
             }
             32 if !self.system.pools.is_empty() => {
@@ -247,6 +269,25 @@ impl Judge {
                 let price = UsdPerHour::from_nanos(i64::from(bytes.byte()) * 20_000_000);
                 self.give(Input::PriceChanged { pool, price });
             }
+            38..=40 => {
+                let class = ClassId(bytes.below(self.system.classes.len()) as u16);
+                let region = RegionId(bytes.below(self.system.regions.len()) as u16);
+                let wishes = bytes.byte();
+                let priority = (wishes & 1 == 1).then_some((wishes >> 4) % 9);
+                let deadline =
+                    (wishes & 2 == 2).then_some(Duration::from_millis(u64::from(bytes.byte()) * 400));
+                self.give(Input::JobSubmitted { tag: self.arrived, class, region, priority, deadline });
+            }
+            41..=42 => {
+                let instance = self.some_instance(bytes, &[Seen::Ready, Seen::Booted]);
+                self.give(Input::InstanceSilent { instance });
+            }
+            43 => {
+                let instance = self.some_instance(bytes, &[Seen::ReadySilent, Seen::BootedSilent]);
+                self.give(Input::InstanceHeard { instance });
+            }
+            44 => self.take_image(),
+            45 => self.reload(bytes.byte()),
             33 => self.now += Duration::from_millis(u64::from(bytes.byte()) * 40), // a driver that is late
             34 => self.give(Input::TimeReached),
             35..=36 => self.wait_until(self.dispatcher.poll_timeout()),
@@ -275,7 +316,7 @@ impl Judge {
 
     /// Whether the dispatcher should act on `input`, by what a driver knows.
     fn is_news(&self, input: &Input) -> bool {
-        use Seen::{Booted, Ready, Requested, Terminating};
+        use Seen::{Booted, BootedSilent, Ready, ReadySilent, Requested, Terminating};
         let in_force = |lease: &Lease| self.work.get(&lease.slot).is_some_and(|work| work.lease == *lease);
         match input {
             Input::LeaseRenewed { lease } | Input::StageFinished { lease, .. } => in_force(lease),
@@ -285,14 +326,21 @@ impl Judge {
             Input::InstanceBooted { instance } => self.seen(*instance) == Requested,
             Input::InstanceReady { instance } => matches!(self.seen(*instance), Requested | Booted),
             Input::LaunchFailed { instance } => {
-                matches!(self.seen(*instance), Requested | Booted | Terminating)
+                matches!(self.seen(*instance), Requested | Booted | BootedSilent | Terminating)
             }
             Input::InterruptionNotice { instance, .. } => {
-                matches!(self.seen(*instance), Requested | Booted | Ready)
+                !matches!(self.seen(*instance), Seen::Free | Terminating)
             }
             Input::InstanceLost { instance } => self.seen(*instance) != Seen::Free,
-            Input::InstanceGone { instance } => self.seen(*instance) == Terminating,
-            Input::JobArrived { .. } | Input::PriceChanged { .. } | Input::TimeReached => true,
+            Input::InstanceGone { instance } => {
+                matches!(self.seen(*instance), Terminating | BootedSilent | ReadySilent)
+            }
+            Input::InstanceSilent { instance } => matches!(self.seen(*instance), Booted | Ready),
+            Input::InstanceHeard { instance } => matches!(self.seen(*instance), BootedSilent | ReadySilent),
+            Input::JobArrived { .. }
+            | Input::JobSubmitted { .. }
+            | Input::PriceChanged { .. }
+            | Input::TimeReached => true,
         }
     }
 
@@ -303,6 +351,11 @@ impl Judge {
         let stale_before = self.dispatcher.totals().stale;
         self.believe(&input, news);
         self.dispatcher.handle_input(self.now, input, &mut self.outputs);
+        if let Some(twin) = &mut self.twin {
+            let mut outputs = Vec::new();
+            twin.handle_input(self.now, input, &mut outputs);
+            self.twin_agrees(&outputs);
+        }
         let stale = self.dispatcher.totals().stale - stale_before;
         assert_eq!(stale, u64::from(!news), "{}: {input:?} was taken for the wrong kind of news", self.at());
         if !news {
@@ -315,6 +368,83 @@ impl Judge {
         }
     }
 
+    /// The twin said the same.
+    fn twin_agrees(&self, outputs: &[Output]) {
+        let at = self.at();
+        let Some(twin) = &self.twin else { return };
+        assert_eq!(outputs, self.outputs, "{at}: the restored dispatcher answers otherwise");
+        assert_eq!(twin.poll_timeout(), self.dispatcher.poll_timeout(), "{at}");
+        assert_eq!(twin.totals(), self.dispatcher.totals(), "{at}");
+    }
+
+    /// A twin is restored from here; one that there is has the same image by now.
+    #[cfg(feature = "image")]
+    fn take_image(&mut self) {
+        let at = self.at();
+        let bytes = postcard::to_stdvec(&self.dispatcher.image()).expect("an image can be written");
+        if let Some(twin) = &self.twin {
+            let again = postcard::to_stdvec(&twin.image()).expect("an image can be written");
+            assert!(again == bytes, "{at}: the restored dispatcher has another state");
+        }
+        let image = postcard::from_bytes(&bytes).expect("an image can be read");
+        let twin = Dispatcher::restore(self.system.clone(), chance(), image);
+        self.twin = Some(twin.unwrap_or_else(|error| panic!("{at}: {error}")));
+    }
+
+    #[cfg(not(feature = "image"))]
+    fn take_image(&mut self) {}
+
+    /// Other parameters, by the bits of `choice`; the shape stays.
+    fn reload(&mut self, choice: u8) {
+        self.steps += 1;
+        self.is_reloaded = true;
+        let mut system = self.system.clone();
+        let policies = &mut system.policies;
+        match choice % 8 {
+            0 => policies.retry = systems::backoff(0.2),
+            1 => policies.purchase = systems::purchase(choice >> 3),
+            2 => policies.scaling = systems::scaling(choice >> 3),
+            3 => policies.routing = systems::routing(&policies.routing, choice >> 3),
+            4 => system.classes.iter_mut().for_each(|class| {
+                class.expires = choice & 8 == 0;
+                class.priority = choice >> 4;
+                class.deadline = (choice & 16 == 0).then(|| Duration::from_secs(u64::from(choice >> 2)));
+            }),
+            5 => system.stages.iter_mut().for_each(|stage| {
+                stage.lease = (choice & 8 == 0).then(|| Duration::from_secs(u64::from(choice >> 3) + 1));
+            }),
+            6 => system.pools.iter_mut().for_each(|pool| {
+                pool.count_max = pool.count_initial.max(2) + u32::from(choice >> 5);
+                pool.count_min = u32::from(choice >> 3).min(pool.count_initial);
+                pool.offering.price = UsdPerHour::from_nanos(i64::from(choice) << 24);
+            }),
+            _ => {
+                system.queue_order = systems::queue_order(choice >> 3);
+                system.queue_per_slot_max = system.queue_per_slot_max.map(|limit| limit + 1.0);
+                system.policies.packing = policy::policies::Packing::Spread;
+            }
+        }
+        let reloaded = self.dispatcher.reload(self.now, system.clone(), &mut self.outputs);
+        reloaded.unwrap_or_else(|error| panic!("{}: {error}", self.at()));
+        if let Some(twin) = &mut self.twin {
+            let mut outputs = Vec::new();
+            let reloaded = twin.reload(self.now, system.clone(), &mut outputs);
+            reloaded.expect("the dispatcher took it");
+            self.twin_agrees(&outputs);
+        }
+        for work in self.work.values_mut() {
+            let (was, is) = (&self.system.stages[work.stage.index()], &system.stages[work.stage.index()]);
+            work.until = match (was.lease, is.lease) {
+                (None, Some(length)) => self.now + length,
+                (_, None) => Instant::NEVER,
+                (Some(_), Some(_)) => work.until,
+            };
+        }
+        self.system = system;
+        self.learn(Input::PriceChanged { pool: PoolId(0), price: UsdPerHour::from_nanos(0) });
+        self.agree();
+    }
+
     /// Once the time was reached, no lease and no waiting job is past its end.
     fn nothing_is_overdue(&self) {
         for work in self.work.values() {
@@ -322,7 +452,9 @@ impl Judge {
         }
         for (slot, inside) in &self.jobs {
             let waits = !self.work.contains_key(slot);
-            assert!(!waits || inside.expires > self.now, "{}: {inside:?} should have expired", self.at());
+            let expires = self.system.classes[inside.class.index()].expires;
+            let is_late = expires && inside.deadline <= self.now;
+            assert!(!waits || !is_late, "{}: {inside:?} should have expired", self.at());
         }
     }
 
@@ -332,12 +464,20 @@ impl Judge {
             return;
         }
         match *input {
-            Input::JobArrived { .. } => self.arrived += 1,
+            Input::JobArrived { .. } | Input::JobSubmitted { .. } => self.arrived += 1,
+            Input::InstanceSilent { instance } => {
+                let seen = &mut self.machines[instance.index()].seen;
+                *seen = if *seen == Seen::Booted { Seen::BootedSilent } else { Seen::ReadySilent };
+            }
+            Input::InstanceHeard { instance } => {
+                let seen = &mut self.machines[instance.index()].seen;
+                *seen = if *seen == Seen::BootedSilent { Seen::Booted } else { Seen::Ready };
+            }
             Input::StageFinished { lease, .. } => self.release(lease),
             Input::LeaseRenewed { lease } => {
                 let work = self.work.get_mut(&lease.slot).expect("a lease that is news is in force");
                 if let Some(length) = self.system.stages[work.stage.index()].lease {
-                    work.until = self.now + length;
+                    work.until = work.until.max(self.now + length);
                 }
             }
             Input::InstanceBooted { instance } => self.machines[instance.index()].seen = Seen::Booted,
@@ -376,11 +516,14 @@ impl Judge {
             let at = format!("{}: {input:?} gave {output:?}", self.at());
             match output {
                 Output::Accepted { job, .. } => {
-                    let Input::JobArrived { class, .. } = input else { panic!("{at}: nobody arrived") };
-                    let class = &self.system.classes[class.index()];
-                    let limit = class.deadline.filter(|_| class.expires);
-                    let expires = limit.map_or(Instant::NEVER, |limit| self.now + limit);
-                    let before = self.jobs.insert(job.slot, Inside { job, expires });
+                    let (class, own) = match input {
+                        Input::JobArrived { class, .. } => (class, None),
+                        Input::JobSubmitted { class, deadline, .. } => (class, deadline),
+                        _ => panic!("{at}: nobody arrived"),
+                    };
+                    let limit = own.or(self.system.classes[class.index()].deadline);
+                    let deadline = limit.map_or(Instant::NEVER, |limit| self.now + limit);
+                    let before = self.jobs.insert(job.slot, Inside { job, class, deadline });
                     assert!(before.is_none(), "{at}: the slot is taken");
                 }
                 Output::Rejected { .. } => self.rejected += 1,
@@ -407,7 +550,9 @@ impl Judge {
                     assert!(life.busy <= slot_time, "{at}: more work than slots");
                     let lost = matches!(
                         input,
-                        Input::LaunchFailed { instance } | Input::InstanceLost { instance }
+                        Input::LaunchFailed { instance }
+                            | Input::InstanceLost { instance }
+                            | Input::InstanceGone { instance }
                             if instance == life.instance
                     );
                     if lost {
@@ -511,6 +656,7 @@ impl Judge {
                 Seen::Requested => state == InstanceState::Requested,
                 Seen::Booted => state == InstanceState::Loading,
                 Seen::Ready => matches!(state, InstanceState::Ready | InstanceState::Draining),
+                Seen::BootedSilent | Seen::ReadySilent => state == InstanceState::Silent,
                 Seen::Terminating => state == InstanceState::Terminating,
             };
             assert!(fits, "{at}: instance {id} is {state:?}, a driver knows {:?}", machine.seen);
@@ -519,12 +665,18 @@ impl Judge {
 
     /// From now on all goes well: every launch succeeds, every stage is done. Then every job must leave.
     fn heal(&mut self) {
+        if self.is_reloaded {
+            self.reload(WAKING); // target tracking leaves a group asleep for less than its backlog
+        }
         for _ in 0..HEALING_ROUNDS_MAX {
             if self.jobs.is_empty() {
                 return;
             }
             for id in self.ids(Seen::Terminating) {
                 self.give(Input::InstanceGone { instance: id });
+            }
+            for id in self.ids(Seen::BootedSilent).into_iter().chain(self.ids(Seen::ReadySilent)) {
+                self.give(Input::InstanceHeard { instance: id });
             }
             for id in self.ids(Seen::Requested).into_iter().chain(self.ids(Seen::Booted)) {
                 if self.seen(id) != Seen::Terminating {

@@ -69,6 +69,14 @@ impl Desk {
         self.give(Input::JobArrived { tag: self.tag, class: ClassId(class), region: RegionId(region) })
     }
 
+    /// A job of class 0 is submitted with wishes of its own, and accepted.
+    fn submit(&mut self, priority: Option<u8>, deadline: Option<Duration>) -> JobId {
+        self.tag += 1;
+        let (class, region) = (ClassId(0), RegionId(0));
+        self.give(Input::JobSubmitted { tag: self.tag, class, region, priority, deadline });
+        self.accepted().expect("the job is accepted")
+    }
+
     /// A job of class 0 arrives in region 0 and is accepted.
     fn job(&mut self) -> JobId {
         self.arrive(0, 0);
@@ -676,4 +684,146 @@ fn stage_that_no_pool_can_serve_is_refused() {
     let mut system = plain(1);
     system.stages[0].place = Place::Slot { pool_class: 0, kind: policy::model::KindId(1) };
     assert!(Dispatcher::new(system, Stream::new(1, 0, "dispatcher"), &mut Vec::new()).is_err());
+}
+
+#[test]
+fn submitted_job_has_the_priority_that_it_asks_for() {
+    let check = |asked: Option<u8>, is_first: bool| {
+        let mut system = plain(1);
+        system.classes = vec![class("default", 4, None, false)];
+        let mut desk = Desk::ready(system);
+        let running = desk.job();
+        let waiting = desk.job();
+        let submitted = desk.submit(asked, None);
+        desk.done(desk.lease(running));
+        assert_eq!((desk.runs(submitted), desk.runs(waiting)), (is_first, !is_first), "{asked:?}");
+    };
+    check(Some(3), true);
+    check(Some(4), false);
+    check(Some(200), false);
+    check(None, false);
+}
+
+#[test]
+fn submitted_job_expires_at_the_deadline_that_it_asks_for() {
+    let check = |class_says: Option<u64>, expires: bool, asked: Option<u64>, ends_at: Option<u64>| {
+        let mut system = plain(1);
+        system.classes = vec![class("default", 0, class_says.map(secs), expires)];
+        let mut desk = Desk::ready(system);
+        desk.submit(None, Some(secs(5))); // runs, and may finish
+        desk.wait(secs(1));
+        let waiting = desk.submit(None, asked.map(secs));
+        desk.wait(secs(100));
+        let ended: Vec<_> = desk.ended().iter().map(|ended| (ended.job, ended.waited)).collect();
+        let expected: Vec<_> = ends_at.map(|at| (waiting, secs(at))).into_iter().collect();
+        assert_eq!(ended, expected, "{class_says:?}, {expires}, {asked:?}");
+    };
+    check(Some(30), true, Some(10), Some(10));
+    check(Some(30), true, Some(60), Some(60));
+    check(Some(30), true, Some(30), Some(30));
+    check(Some(30), true, None, Some(30));
+    check(None, true, Some(10), Some(10));
+    check(None, true, None, None);
+    check(Some(30), false, Some(10), None);
+}
+
+#[test]
+fn submitted_deadline_decides_the_order_by_deadline() {
+    let mut system = plain(1);
+    system.queue_order = QueueOrder::Deadline;
+    system.classes = vec![class("default", 0, Some(secs(90)), false)];
+    let mut desk = Desk::ready(system);
+    let running = desk.job();
+    let (waiting, urgent) = (desk.job(), desk.submit(None, Some(secs(20))));
+    desk.done(desk.lease(running));
+    assert!(desk.runs(urgent) && !desk.runs(waiting));
+}
+
+#[test]
+fn silent_instance_loses_its_jobs_and_gets_none_until_it_is_heard() {
+    let mut desk = Desk::ready(plain(2));
+    let (first, second) = (desk.job(), desk.job());
+    let waiting = desk.job();
+    let lease = desk.lease(first);
+    let instance = InstanceId(0);
+    desk.give(Input::InstanceSilent { instance });
+    assert_eq!(desk.outputs, [Output::Revoked { lease, instance: Some(instance) }]);
+    assert_eq!(desk.dispatcher.instance_state(instance), InstanceState::Silent);
+    assert_eq!(desk.dispatcher.pool_counts(PoolId(0)), (1, 1, 0), "it counts as starting");
+    assert!(desk.done(lease).is_empty(), "the report comes too late");
+    assert_eq!(desk.dispatcher.totals().stale, 1);
+
+    desk.done(desk.lease(second));
+    let start = desk.the_start();
+    assert_eq!((start.tag, start.delivery, start.instance), (1, 2, Some(InstanceId(1))), "ahead of others");
+    assert!(!desk.runs(waiting));
+
+    desk.wait(secs(600));
+    assert!(desk.launched().is_empty() && desk.terminated().is_empty(), "nothing replaces it");
+    desk.give(Input::InstanceHeard { instance });
+    assert_eq!(desk.the_start().instance, Some(instance));
+    assert!(desk.runs(waiting));
+    desk.give(Input::InstanceHeard { instance });
+    assert!(desk.outputs.is_empty());
+    assert_eq!(desk.dispatcher.totals().stale, 2);
+}
+
+#[test]
+fn silent_instance_ends_like_any_other() {
+    let check = |input: fn(InstanceId) -> Input, after: InstanceState, end: InstanceEnd| {
+        let mut desk = Desk::ready(plain(2));
+        let instance = InstanceId(0);
+        desk.give(Input::InstanceSilent { instance });
+        desk.give(input(instance));
+        assert_eq!((desk.dispatcher.instance_state(instance), desk.lives()), (after, vec![end]));
+        assert_eq!(desk.launched().len(), 1, "a replacement is on its way");
+    };
+    // The replacement takes the id of an instance that is gone.
+    check(|instance| Input::InstanceLost { instance }, InstanceState::Requested, InstanceEnd::Interrupted);
+    check(|instance| Input::InstanceGone { instance }, InstanceState::Requested, InstanceEnd::Interrupted);
+    let notice = |instance| Input::InterruptionNotice { instance, gone_at: Instant::START + secs(120) };
+    check(notice, InstanceState::Terminating, InstanceEnd::Interrupted);
+}
+
+#[test]
+fn silent_instance_is_given_back_first() {
+    let mut system = plain(2);
+    system.policies.scaling = at_count(secs(20), 1);
+    let mut desk = Desk::ready(system);
+    let instance = InstanceId(0);
+    desk.give(Input::InstanceSilent { instance });
+    desk.wait(secs(40));
+    assert_eq!((desk.terminated(), desk.lives()), (vec![instance], vec![InstanceEnd::Released]));
+}
+
+#[test]
+fn draining_instance_that_falls_silent_terminates() {
+    let mut system = plain(1);
+    system.policies.scaling = at_count(secs(20), 0);
+    let mut desk = Desk::ready(system);
+    let job = desk.job();
+    let lease = desk.lease(job);
+    let instance = desk.the_start_instance();
+    desk.wait(secs(40));
+    assert_eq!(desk.dispatcher.instance_state(instance), InstanceState::Draining);
+    desk.give(Input::InstanceSilent { instance });
+    assert!(desk.outputs.contains(&Output::Revoked { lease, instance: Some(instance) }));
+    assert_eq!((desk.terminated(), desk.runs(job)), (vec![instance], false));
+}
+
+#[test]
+fn loading_instance_that_is_heard_again_goes_on_loading() {
+    let mut desk = Desk::starting(plain(1));
+    let instance = InstanceId(0);
+    desk.give(Input::InstanceSilent { instance });
+    assert_eq!(desk.dispatcher.totals().stale, 1, "nobody expects it to answer yet");
+    desk.give(Input::InstanceBooted { instance });
+    desk.give(Input::InstanceSilent { instance });
+    desk.give(Input::InstanceReady { instance });
+    assert_eq!(desk.dispatcher.instance_state(instance), InstanceState::Silent);
+    desk.give(Input::InstanceHeard { instance });
+    assert_eq!(desk.dispatcher.instance_state(instance), InstanceState::Loading);
+    desk.give(Input::InstanceReady { instance });
+    let job = desk.job();
+    assert!(desk.runs(job));
 }

@@ -1,12 +1,45 @@
-//! Whether a new job may come in, and what becomes of one at a full queue. Changes no state but that of a refused job.
+//! Whether a new job may come in, with what wishes, and what becomes of one at a full queue. Changes no state but that
+//! of a new job.
 
+use super::job::NewJob;
 use super::{Dispatcher, Output, Rejection, Sink};
-use crate::model::{GroupId, KindId, PoolId};
+use crate::model::{ClassId, GroupId, KindId, PoolId, RegionId};
 use crate::policies::AdmissionVerdict;
 use crate::records::JobOutcome;
 use crate::units::{Duration, Instant};
 
+/// What a client asked for in place of what its class says.
+#[derive(Clone, Copy)]
+pub(super) struct Wish {
+    pub(super) priority: Option<u8>,
+    /// Time in the system.
+    pub(super) deadline: Option<Duration>,
+}
+
 impl Dispatcher {
+    /// A job with wishes of its own arrives.
+    #[inline(never)]
+    pub(super) fn submit(
+        &mut self,
+        now: Instant,
+        tag: u64,
+        class: ClassId,
+        region: RegionId,
+        wish: Wish,
+        out: &mut impl Sink,
+    ) {
+        let row = self.classes[class.index()];
+        let cell = if self.cells == 1 { RegionId(0) } else { self.route(tag, 0, region) };
+        let priority = wish.priority.map_or(row.priority, |priority| priority.min(7));
+        let length = wish.deadline.unwrap_or(row.deadline);
+        let new = NewJob { tag, class, region, cell, priority, arrived: now, deadline: now + length };
+        if length == row.deadline {
+            self.take_in::<false>(now, new, row.expires, out);
+        } else {
+            self.take_in::<true>(now, new, row.expires_own, out);
+        }
+    }
+
     /// Whether a new job is turned away: its first queue would make it late or is full.
     #[inline]
     pub(super) fn refuses(&self, now: Instant, slot: u32) -> Option<Rejection> {

@@ -110,11 +110,20 @@ impl Dispatcher {
             }
             match instance.state {
                 InstanceState::Ready => ready[instance.pool.index()] += 1,
-                InstanceState::Requested | InstanceState::Loading => starting[instance.pool.index()] += 1,
+                InstanceState::Requested | InstanceState::Loading | InstanceState::Silent => {
+                    starting[instance.pool.index()] += 1
+                }
                 InstanceState::Draining => draining[instance.pool.index()] += 1,
                 InstanceState::Terminating | InstanceState::Free => {}
             }
             for (kind, free) in free[instance.pool.index()].iter_mut().enumerate() {
+                let is_idle = !matches!(instance.state, InstanceState::Ready | InstanceState::Draining);
+                if is_idle && instance.busy[kind] > 0 {
+                    return Err(Violation(format!(
+                        "instance {} works while it is {:?}",
+                        id.0, instance.state
+                    )));
+                }
                 if instance.busy[kind] > pool.slots[kind] {
                     return Err(Violation(format!("instance {} has more jobs than slots", id.0)));
                 }

@@ -50,19 +50,10 @@ impl Dispatcher {
             return;
         }
         let instance = &mut self.instances[id];
-        instance.state = InstanceState::Ready;
         instance.booted = instance.booted.or(Some(now));
         instance.ready = Some(now);
         let pool = instance.pool;
-        let state = &mut self.pools[pool.index()];
-        state.starting -= 1;
-        state.ready += 1;
-        state.open(&self.instances[id]);
-        let (group_id, slots) = (state.group, state.slots);
-        let group = &mut self.groups[group_id.index()];
-        for (total, slots) in group.slots.iter_mut().zip(slots) {
-            *total += u32::from(slots);
-        }
+        let group_id = self.join_ready(id);
         self.fill(now, group_id, out);
         if now > Instant::START {
             self.groups[group_id.index()].purchase.on_event(now, PoolEvent::Launched(pool));
@@ -72,7 +63,8 @@ impl Dispatcher {
 
     pub(super) fn launch_failed(&mut self, now: Instant, id: InstanceId, out: &mut impl Sink) {
         match self.instances.state(id) {
-            InstanceState::Requested | InstanceState::Loading => {
+            InstanceState::Silent if self.instances[id].ready.is_some() => self.totals.stale += 1,
+            InstanceState::Requested | InstanceState::Loading | InstanceState::Silent => {
                 out.emit(Output::InstanceEnded(Box::new(self.life(id, now, InstanceEnd::Refused))));
                 let (pool, seat) = (self.instances[id].pool, self.instances[id].seat);
                 self.pools[pool.index()].starting -= 1;
@@ -97,7 +89,7 @@ impl Dispatcher {
     ) {
         let pool = match self.instances.state(id) {
             InstanceState::Ready => self.instances[id].pool,
-            InstanceState::Requested | InstanceState::Loading => {
+            InstanceState::Requested | InstanceState::Loading | InstanceState::Silent => {
                 let pool = self.instances[id].pool;
                 self.give_up_start(now, id, InstanceEnd::Interrupted, out);
                 return self.interrupted(now, pool, out);
@@ -152,7 +144,7 @@ impl Dispatcher {
                 return;
             }
             InstanceState::Terminating => return self.instances.remove(id),
-            InstanceState::Requested | InstanceState::Loading => {
+            InstanceState::Requested | InstanceState::Loading | InstanceState::Silent => {
                 let pool = self.instances[id].pool;
                 self.instances[id].is_gone = true;
                 self.give_up_start(now, id, InstanceEnd::Interrupted, out);
@@ -182,12 +174,64 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn instance_gone(&mut self, id: InstanceId) {
-        if self.instances.state(id) == InstanceState::Terminating {
-            self.instances.remove(id);
-        } else {
-            self.totals.stale += 1;
+    pub(super) fn instance_gone(&mut self, now: Instant, id: InstanceId, out: &mut impl Sink) {
+        match self.instances.state(id) {
+            InstanceState::Terminating => self.instances.remove(id),
+            InstanceState::Silent => self.instance_lost(now, id, out),
+            _ => self.totals.stale += 1,
         }
+    }
+
+    /// Takes an instance's work away, since its worker does not answer. Nothing is bought in its place: it may come back.
+    #[inline(never)]
+    pub(super) fn instance_silent(&mut self, now: Instant, id: InstanceId, out: &mut impl Sink) {
+        match self.instances.state(id) {
+            InstanceState::Ready => {
+                self.leave_ready(id);
+                self.pools[self.instances[id].pool.index()].starting += 1;
+                self.instances[id].state = InstanceState::Silent;
+                while self.instances[id].first_job != NONE {
+                    self.requeue(now, self.instances[id].first_job, out);
+                }
+            }
+            InstanceState::Loading => self.instances[id].state = InstanceState::Silent,
+            // The last job to leave it terminates it.
+            InstanceState::Draining => {
+                while self.instances[id].state == InstanceState::Draining {
+                    self.requeue(now, self.instances[id].first_job, out);
+                }
+            }
+            _ => self.totals.stale += 1,
+        }
+    }
+
+    /// A silent instance goes on where it was: it loads, or takes jobs.
+    #[inline(never)]
+    pub(super) fn instance_heard(&mut self, now: Instant, id: InstanceId, out: &mut impl Sink) {
+        if self.instances.state(id) != InstanceState::Silent {
+            self.totals.stale += 1;
+        } else if self.instances[id].ready.is_none() {
+            self.instances[id].state = InstanceState::Loading;
+        } else {
+            let group = self.join_ready(id);
+            self.fill(now, group, out);
+        }
+    }
+
+    /// Puts a starting or silent instance on the free lists and into the counts of ready ones; returns its group.
+    fn join_ready(&mut self, id: InstanceId) -> GroupId {
+        let instance = &mut self.instances[id];
+        instance.state = InstanceState::Ready;
+        let state = &mut self.pools[instance.pool.index()];
+        state.starting -= 1;
+        state.ready += 1;
+        state.open(instance);
+        let (group_id, slots) = (state.group, state.slots);
+        let group = &mut self.groups[group_id.index()];
+        for (total, slots) in group.slots.iter_mut().zip(slots) {
+            *total += u32::from(slots);
+        }
+        group_id
     }
 
     /// Takes a ready instance off the free lists and out of the counts.
@@ -229,7 +273,7 @@ impl Dispatcher {
         self.pools[pool.index()].leave_seat(seat);
     }
 
-    /// Gives up an instance that is not ready yet.
+    /// Gives up an instance that is not ready: it starts, or it is silent.
     fn give_up_start(&mut self, now: Instant, id: InstanceId, end: InstanceEnd, out: &mut impl Sink) {
         let pool = self.instances[id].pool;
         out.emit(Output::InstanceEnded(Box::new(self.life(id, now, end))));
@@ -339,7 +383,7 @@ impl Dispatcher {
 
     /// Buys and gives back as the purchase policy says. A pool that refused a launch is not asked again before the next
     /// tick, so that two pools without capacity cannot send launches back and forth at one instant.
-    fn purchase(&mut self, now: Instant, group_id: GroupId, out: &mut impl Sink) {
+    pub(super) fn purchase(&mut self, now: Instant, group_id: GroupId, out: &mut impl Sink) {
         let views = self.views(group_id);
         let group = &mut self.groups[group_id.index()];
         let targets = group.purchase.allocate(now, group.target, &views);
@@ -376,7 +420,7 @@ impl Dispatcher {
         }
     }
 
-    /// Gives back `count` instances: those still starting, newest first; then idle ones; then busy ones, which finish
+    /// Gives back `count` instances: silent ones, then those still starting, newest first; then idle ones; then busy ones, which finish
     /// their jobs first. Highest seats go first, since jobs are packed into low ones.
     fn give_back(&mut self, now: Instant, pool: PoolId, count: u32, out: &mut impl Sink) {
         let mut candidates: Vec<(u8, u32, std::cmp::Reverse<u32>, InstanceId)> = Vec::new();
@@ -386,17 +430,18 @@ impl Dispatcher {
             }
             let instance = &self.instances[*id];
             let rank = match instance.state {
-                InstanceState::Requested => 0,
-                InstanceState::Loading => 1,
-                InstanceState::Ready if instance.busy_total() == 0 => 2,
-                InstanceState::Ready => 3,
+                InstanceState::Silent => 0,
+                InstanceState::Requested => 1,
+                InstanceState::Loading => 2,
+                InstanceState::Ready if instance.busy_total() == 0 => 3,
+                InstanceState::Ready => 4,
                 InstanceState::Free | InstanceState::Draining | InstanceState::Terminating => continue,
             };
             candidates.push((rank, instance.busy_total(), std::cmp::Reverse(seat as u32), *id));
         }
         candidates.sort_unstable();
         for (rank, _, _, id) in candidates.into_iter().take(count as usize) {
-            if rank < 2 {
+            if rank < 3 {
                 self.give_up_start(now, id, InstanceEnd::Released, out);
             } else {
                 self.drain(now, id, InstanceEnd::Released, out);

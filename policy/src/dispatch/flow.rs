@@ -2,7 +2,7 @@
 
 use super::instance::InstanceState;
 use super::job::{Job, JobState, Left, NONE, NewJob};
-use super::timer::Ring;
+use super::timer::{Entry, Ring};
 use super::{CancelScope, Dispatcher, Ended, Output, Sink, StageResult};
 use crate::model::{
     ClassId, GroupId, InstanceId, JobId, KindId, Lease, Place, PoolId, QualityId, RegionId, StageId,
@@ -34,13 +34,26 @@ impl Dispatcher {
         region: RegionId,
         out: &mut impl Sink,
     ) {
-        self.totals.arrived += 1;
-        self.demand[region.index()].arrived += 1;
-        let cell = if self.cells == 1 { RegionId(0) } else { self.route(tag, 0, region) };
         let row = self.classes[class.index()];
-        let deadline = now + row.deadline;
-        let priority = row.priority;
-        let job = self.jobs.insert(NewJob { tag, class, region, cell, priority, arrived: now, deadline });
+        let cell = if self.cells == 1 { RegionId(0) } else { self.route(tag, 0, region) };
+        let (priority, deadline) = (row.priority, now + row.deadline);
+        let new = NewJob { tag, class, region, cell, priority, arrived: now, deadline };
+        self.take_in::<false>(now, new, row.expires, out);
+    }
+
+    /// Takes a job in, or turns it away. `OWN` says that its deadline is not its class's.
+    #[inline(always)]
+    pub(super) fn take_in<const OWN: bool>(
+        &mut self,
+        now: Instant,
+        new: NewJob,
+        expires: bool,
+        out: &mut impl Sink,
+    ) {
+        self.totals.arrived += 1;
+        let NewJob { tag, class, region, deadline, .. } = new;
+        self.demand[region.index()].arrived += 1;
+        let job = self.jobs.insert(new);
         let slot = job.slot;
         if self.may_refuse
             && let Some(why) = self.refuses(now, slot)
@@ -48,8 +61,16 @@ impl Dispatcher {
             self.reject(slot, why, out);
             return;
         }
-        if row.expires {
-            self.deadlines[class.index()].push((deadline, slot, job.generation));
+        if expires {
+            let timer = (deadline, slot, job.generation);
+            if OWN {
+                self.own_deadlines.push(timer);
+                let jobs = &self.jobs;
+                let live = |&(_, slot, generation): &Entry| jobs.live(JobId { slot, generation }).is_some();
+                self.own_deadlines.drop_void(jobs.len(), live);
+            } else {
+                self.deadlines[class.index()].push(timer);
+            }
             self.note_wake(deadline);
         }
         out.emit(Output::Accepted { job, tag });
@@ -136,7 +157,7 @@ impl Dispatcher {
     #[inline]
     fn is_past_its_deadline(&self, now: Instant, slot: u32) -> bool {
         let job = &self.jobs[slot];
-        job.deadline <= now && self.classes[job.class.index()].expires
+        job.deadline <= now && self.classes[job.class.index()].expires_own
     }
 
     #[inline(always)]
@@ -273,8 +294,10 @@ impl Dispatcher {
         }
         let left = job.leave(now);
         self.vacate_slot(now, left, result == StageResult::Done, out);
-        if result == StageResult::Failed {
-            return self.attempt_failed(now, slot, out);
+        match result {
+            StageResult::Done => {}
+            StageResult::Failed => return self.attempt_failed(now, slot, out),
+            StageResult::Hopeless => return self.end(slot, JobOutcome::Failed, out),
         }
         let job = &mut self.jobs[slot];
         job.stage.0 += 1;
@@ -334,7 +357,13 @@ impl Dispatcher {
     }
 
     /// A call to an external service is over: where there is nothing else, the next waiting job follows it.
-    fn fill_external(&mut self, now: Instant, group_id: GroupId, kind: usize, out: &mut impl Sink) {
+    pub(super) fn fill_external(
+        &mut self,
+        now: Instant,
+        group_id: GroupId,
+        kind: usize,
+        out: &mut impl Sink,
+    ) {
         if self.only_external_has_room(group_id)
             && let Some(next) = self.next_waiting(now, group_id, kind, out)
         {
@@ -432,7 +461,8 @@ impl Dispatcher {
             }
         };
         if let Some(length) = self.stages[job.stage.index()].lease {
-            self.jobs[lease.slot].lease_until = now + length;
+            let job = &mut self.jobs[lease.slot];
+            job.lease_until = job.lease_until.max(now + length); // to renew is never to shorten
         }
     }
 
@@ -450,6 +480,9 @@ impl Dispatcher {
     /// A lease's first length is over: it was renewed, or the job goes back.
     pub(super) fn lease_over(&mut self, now: Instant, slot: u32, out: &mut impl Sink) {
         let (until, token) = (self.jobs[slot].lease_until, self.jobs[slot].token);
+        if until == Instant::NEVER {
+            return; // stages have no lease any more
+        }
         if until > now {
             self.backoffs.push((until, slot, token));
         } else {
@@ -460,12 +493,17 @@ impl Dispatcher {
     pub(super) fn expire_deadlines(&mut self, now: Instant, out: &mut impl Sink) {
         for class in 0..self.deadlines.len() {
             while let Some((_, slot, generation)) = self.deadlines[class].pop_due(now) {
-                if self.jobs.live(JobId { slot, generation }).is_some()
-                    && self.jobs[slot].state != JobState::Running
-                {
-                    self.withdraw(now, slot, JobOutcome::Expired, out);
-                }
+                self.deadline_passed(now, JobId { slot, generation }, out);
             }
+        }
+        while let Some((_, slot, generation)) = self.own_deadlines.pop_due(now) {
+            self.deadline_passed(now, JobId { slot, generation }, out);
+        }
+    }
+
+    fn deadline_passed(&mut self, now: Instant, job: JobId, out: &mut impl Sink) {
+        if self.jobs.live(job).is_some() && self.jobs[job.slot].state != JobState::Running {
+            self.withdraw(now, job.slot, JobOutcome::Expired, out);
         }
     }
 

@@ -36,6 +36,7 @@ pub(super) struct Group {
 
 /// Counted since the last scaling tick.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct TickCounts {
     pub(super) arrived: u64,
     pub(super) finished: u64,
@@ -44,6 +45,7 @@ pub(super) struct TickCounts {
 
 /// Counted since the last minute.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct MinuteCounts {
     pub(super) arrived: u64,
     pub(super) done: u64,

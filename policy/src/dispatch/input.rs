@@ -6,9 +6,19 @@ use crate::units::{Duration, Instant, UsdPerHour};
 
 /// Something happened in the world.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub enum Input {
     /// A client submitted a job; `tag` is the driver's own number for it and keys its chance.
     JobArrived { tag: u64, class: ClassId, region: RegionId },
+    /// The same with what the client asked for: `priority` (0..=7, 0 first; more counts as 7) and `deadline` (time in
+    /// the system) in place of the class's. Whether a late job expires stays the class's matter.
+    JobSubmitted {
+        tag: u64,
+        class: ClassId,
+        region: RegionId,
+        priority: Option<u8>,
+        deadline: Option<Duration>,
+    },
     /// A client left or an operator cancels.
     JobCancelled { job: JobId, scope: CancelScope },
     /// A worker is still at it: its lease runs from now again.
@@ -25,8 +35,13 @@ pub enum Input {
     InterruptionNotice { instance: InstanceId, gone_at: Instant },
     /// The instance is gone, announced or not; the id is free again.
     InstanceLost { instance: InstanceId },
-    /// A termination that was asked for is complete; the id is free again.
+    /// A termination that was asked for is complete, or a silent instance was found gone; the id is free again.
     InstanceGone { instance: InstanceId },
+    /// The worker on a loading, ready or draining instance does not answer: its jobs go elsewhere at once. A draining
+    /// instance terminates; any other is held, and takes no jobs until it is heard or ends.
+    InstanceSilent { instance: InstanceId },
+    /// The worker on a silent instance answers again; whatever it ran is lost to it.
+    InstanceHeard { instance: InstanceId },
     /// The price of a pool changed.
     PriceChanged { pool: PoolId, price: UsdPerHour },
     /// The time that [`super::Dispatcher::poll_timeout`] named has come.
@@ -35,6 +50,7 @@ pub enum Input {
 
 /// Which jobs a cancellation reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub enum CancelScope {
     /// Only a job that has not begun to be served: a client that lost patience.
     BeforeService,
@@ -44,15 +60,19 @@ pub enum CancelScope {
 
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub enum StageResult {
     /// The stage is complete.
     Done,
     /// The attempt failed; the retry policy decides.
     Failed,
+    /// It failed, and so would every other attempt: the job ends as failed.
+    Hopeless,
 }
 
 /// Why a job was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub enum Rejection {
     /// It would have been late.
     WouldBeLate,
@@ -62,6 +82,7 @@ pub enum Rejection {
 
 /// A job begins a stage.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct Started {
     /// The right to report on it.
     pub lease: Lease,
@@ -87,6 +108,7 @@ pub struct Started {
 
 /// A job left the system.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct Ended {
     /// The job.
     pub job: JobId,
@@ -114,6 +136,7 @@ pub struct Ended {
 
 /// What the driver must do or note.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize))]
 pub enum Output {
     /// The job is in; `job` names it from now on.
     Accepted { job: JobId, tag: u64 },

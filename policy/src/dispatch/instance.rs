@@ -9,6 +9,7 @@ use crate::units::{Instant, UsdPerHour};
 
 /// The life of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub enum InstanceState {
     /// The id is free.
     Free,
@@ -18,6 +19,8 @@ pub enum InstanceState {
     Loading,
     /// Taking jobs.
     Ready,
+    /// Held, but its worker does not answer: it has no jobs and takes none. Counted as starting.
+    Silent,
     /// Finishing its last jobs: given back, or under an interruption notice.
     Draining,
     /// Termination was asked for.
@@ -25,6 +28,7 @@ pub enum InstanceState {
 }
 
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Instance {
     pub(super) pool: PoolId,
     pub(super) state: InstanceState,
@@ -33,30 +37,22 @@ pub(super) struct Instance {
     pub(super) booted: Option<Instant>,
     pub(super) ready: Option<Instant>,
     /// First job that runs on it; the others follow through the jobs' links.
+    #[cfg_attr(feature = "image", serde(skip))]
     pub(super) first_job: u32,
+    #[cfg_attr(feature = "image", serde(skip))]
     pub(super) busy: [u16; SLOT_KINDS_MAX],
     pub(super) busy_ns: u64,
     /// Why it will end, once it drains or terminates.
     pub(super) end: InstanceEnd,
     /// The machine is gone already: nobody has to be asked to terminate it.
+    #[cfg_attr(feature = "image", serde(skip))]
     pub(super) is_gone: bool,
 }
 
 impl Instance {
-    pub(super) fn busy_total(&self) -> u32 {
-        self.busy.iter().map(|busy| u32::from(*busy)).sum()
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Instances {
-    slots: Vec<Instance>,
-    free: Vec<u32>,
-}
-
-impl Instances {
-    pub(super) fn insert(&mut self, pool: PoolId, seat: u32, now: Instant) -> InstanceId {
-        let instance = Instance {
+    /// An instance that is asked for at `now`.
+    pub(super) fn new(pool: PoolId, seat: u32, now: Instant) -> Self {
+        Self {
             pool,
             state: InstanceState::Requested,
             seat,
@@ -68,7 +64,24 @@ impl Instances {
             busy_ns: 0,
             end: InstanceEnd::Released,
             is_gone: false,
-        };
+        }
+    }
+
+    pub(super) fn busy_total(&self) -> u32 {
+        self.busy.iter().map(|busy| u32::from(*busy)).sum()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Instances {
+    pub(super) slots: Vec<Instance>,
+    /// The last is used next.
+    pub(super) free: Vec<u32>,
+}
+
+impl Instances {
+    pub(super) fn insert(&mut self, pool: PoolId, seat: u32, now: Instant) -> InstanceId {
+        let instance = Instance::new(pool, seat, now);
         if let Some(slot) = self.free.pop() {
             self.slots[slot as usize] = instance;
             return InstanceId(slot);
@@ -145,6 +158,17 @@ impl PoolState {
             refused_until: Instant::START,
             external_running: 0,
         }
+    }
+
+    /// Puts an instance on its seat; `false` when somebody has it. Seats that are passed over are vacant.
+    #[cfg(feature = "image")]
+    pub(super) fn sit(&mut self, id: InstanceId, seat: u32) -> bool {
+        while self.seated.len() <= seat as usize {
+            self.vacant.insert(self.seated.len() as u32);
+            self.seated.push(InstanceId(NONE));
+        }
+        self.vacant.remove(seat);
+        std::mem::replace(&mut self.seated[seat as usize], id).0 == NONE
     }
 
     /// The lowest vacant seat.

@@ -12,6 +12,7 @@ pub(super) const NONE: u32 = u32::MAX;
 
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub(super) enum JobState {
     /// The slot is free.
     Free,
@@ -24,6 +25,7 @@ pub(super) enum JobState {
 }
 
 /// What is known of a job when it arrives.
+#[derive(Clone, Copy)]
 pub(super) struct NewJob {
     pub(super) tag: u64,
     pub(super) class: ClassId,
@@ -35,8 +37,19 @@ pub(super) struct NewJob {
     pub(super) deadline: Instant,
 }
 
+impl NewJob {
+    /// What a slot that nobody holds keeps.
+    #[cfg(feature = "image")]
+    pub(super) fn nobody() -> Self {
+        let (class, region, cell) = (ClassId(0), RegionId(0), RegionId(0));
+        let (arrived, deadline) = (Instant::START, Instant::NEVER);
+        Self { tag: 0, class, region, cell, priority: 0, arrived, deadline }
+    }
+}
+
 /// Two cache lines; an index becomes an address by a shift.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 #[repr(align(64))]
 pub(super) struct Job {
     pub(super) tag: u64,
@@ -50,8 +63,11 @@ pub(super) struct Job {
     pub(super) generation: u32,
     pub(super) token: u32,
     /// Neighbours in a queue, or among the jobs running on one instance.
+    #[cfg_attr(feature = "image", serde(skip))]
     pub(super) prev: u32,
+    #[cfg_attr(feature = "image", serde(skip))]
     pub(super) next: u32,
+    #[cfg_attr(feature = "image", serde(skip))]
     pub(super) instance: u32,
     pub(super) class: ClassId,
     pub(super) region: RegionId,
@@ -89,6 +105,39 @@ pub(super) struct Left {
 }
 
 impl Job {
+    /// A job that begins, in a slot that was used `generation` times and gave out leases up to `token`.
+    #[inline(always)]
+    pub(super) fn new(new: NewJob, generation: u32, token: u32) -> Self {
+        Self {
+            tag: new.tag,
+            arrived: new.arrived,
+            since: new.arrived,
+            deadline: new.deadline,
+            lease_until: Instant::NEVER,
+            waited: 0,
+            served: 0,
+            generation,
+            token,
+            prev: NONE,
+            next: NONE,
+            instance: NONE,
+            class: new.class,
+            region: new.region,
+            cell: new.cell,
+            group: GroupId(0),
+            pool: PoolId(u16::MAX),
+            stage: StageId(0),
+            quality: QualityId(0),
+            kind: KindId(0),
+            attempts: 0,
+            stage_deliveries: 0,
+            deliveries: 0,
+            priority: new.priority,
+            state: JobState::Held,
+            was_served: false,
+        }
+    }
+
     /// What it leaves behind when its lease ends at `now`.
     #[inline(always)]
     pub(super) fn left(&self, now: Instant) -> Left {
@@ -172,41 +221,15 @@ impl Job {
 /// The slab.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
-    slots: Vec<Job>,
-    free: Vec<u32>,
+    pub(super) slots: Vec<Job>,
+    /// The last is used next.
+    pub(super) free: Vec<u32>,
 }
 
 impl Jobs {
     #[inline(always)]
     pub(super) fn insert(&mut self, new: NewJob) -> JobId {
-        let fresh = |generation, token| Job {
-            tag: new.tag,
-            arrived: new.arrived,
-            since: new.arrived,
-            deadline: new.deadline,
-            lease_until: Instant::NEVER,
-            waited: 0,
-            served: 0,
-            generation,
-            token,
-            prev: NONE,
-            next: NONE,
-            instance: NONE,
-            class: new.class,
-            region: new.region,
-            cell: new.cell,
-            group: GroupId(0),
-            pool: PoolId(u16::MAX),
-            stage: StageId(0),
-            quality: QualityId(0),
-            kind: KindId(0),
-            attempts: 0,
-            stage_deliveries: 0,
-            deliveries: 0,
-            priority: new.priority,
-            state: JobState::Held,
-            was_served: false,
-        };
+        let fresh = |generation, token| Job::new(new, generation, token);
         if let Some(slot) = self.free.pop() {
             let job = &mut self.slots[slot as usize];
             let generation = job.generation;

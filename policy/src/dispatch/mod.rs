@@ -16,15 +16,27 @@ mod fleet;
 mod flow;
 mod free;
 mod group;
+#[cfg(feature = "image")]
+mod image;
 mod input;
 mod instance;
 mod job;
 mod queue;
+mod reload;
+#[cfg(feature = "image")]
+mod restore;
+mod shape;
 mod timer;
 
 pub use check::Violation;
+#[cfg(feature = "image")]
+pub use image::{Image, ImageRef};
 pub use input::{CancelScope, Ended, Input, Output, Rejection, Sink, StageResult, Started};
 pub use instance::InstanceState;
+pub use reload::ReloadError;
+#[cfg(feature = "image")]
+pub use restore::RestoreError;
+pub use shape::ShapeError;
 
 use crate::model::{
     ClassId, GroupId, JobClass, JobId, KindId, Lease, Place, PoolId, RegionId, StageId, System, SystemError,
@@ -33,6 +45,7 @@ use crate::policies::scaling::GroupContext;
 use crate::policies::{Packing, Retry, Routing, RoutingTable};
 use crate::units::random::Stream;
 use crate::units::{Duration, Instant};
+use admit::Wish;
 use group::{Group, MinuteCounts, TickCounts};
 use instance::{Instances, PoolState};
 use job::{JobState, Jobs};
@@ -49,6 +62,7 @@ const DEMAND_WEIGHT: f64 = 0.3;
 
 /// What the dispatcher counted; every job is in exactly one of the ended ones or still in the system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct Totals {
     /// Jobs submitted.
     pub arrived: u64,
@@ -89,6 +103,8 @@ struct ClassRow {
     /// [`Duration::MAX`] for none.
     deadline: Duration,
     expires: bool,
+    /// Whether a job with a deadline of its own expires.
+    expires_own: bool,
 }
 
 /// The state machine that the simulator and the live control plane both drive.
@@ -113,6 +129,8 @@ pub struct Dispatcher {
     last_refresh: Instant,
     leases: Vec<Ring>,
     deadlines: Vec<Ring>,
+    /// Deadlines that are not their class's.
+    own_deadlines: Heap,
     backoffs: Heap,
     next_minute: Instant,
     wake: Instant,
@@ -132,6 +150,7 @@ pub struct Dispatcher {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 struct RegionDemand {
     arrived: u64,
     rate: f64,
@@ -145,6 +164,15 @@ impl Dispatcher {
     /// # Errors
     /// [`SystemError`] when the system cannot run.
     pub fn new(system: System, chance: Stream, out: &mut impl Sink) -> Result<Self, SystemError> {
+        let mut dispatcher = Self::empty(system, chance)?;
+        dispatcher.launch_initial(out);
+        dispatcher.refresh_routing(Instant::START);
+        dispatcher.reschedule();
+        Ok(dispatcher)
+    }
+
+    /// A dispatcher without jobs and instances, before its first timer is set.
+    fn empty(system: System, chance: Stream) -> Result<Self, SystemError> {
         system.check()?;
         let regional = system.policies.routing.is_regional();
         let cells = if regional { system.regions.len() } else { 1 };
@@ -165,6 +193,7 @@ impl Dispatcher {
             priority: class.priority.min(7),
             deadline: class.deadline.unwrap_or(Duration::MAX),
             expires: class.expires && class.deadline.is_some(),
+            expires_own: class.expires,
         };
         let mut dispatcher = Self {
             stages,
@@ -183,6 +212,7 @@ impl Dispatcher {
             last_refresh: Instant::START,
             leases: system.stages.iter().map(|_| Ring::default()).collect(),
             deadlines: system.classes.iter().map(|_| Ring::default()).collect(),
+            own_deadlines: Heap::default(),
             backoffs: Heap::default(),
             next_minute: Instant::START + MINUTE,
             wake: Instant::NEVER,
@@ -208,9 +238,6 @@ impl Dispatcher {
         if dispatcher.serving.is_empty() {
             return Err(SystemError::NoServingRegion);
         }
-        dispatcher.launch_initial(out);
-        dispatcher.refresh_routing(Instant::START);
-        dispatcher.reschedule();
         Ok(dispatcher)
     }
 
@@ -221,6 +248,9 @@ impl Dispatcher {
     pub fn handle_input(&mut self, now: Instant, input: Input, out: &mut impl Sink) {
         match input {
             Input::JobArrived { tag, class, region } => self.arrive(now, tag, class, region, out),
+            Input::JobSubmitted { tag, class, region, priority, deadline } => {
+                self.submit(now, tag, class, region, Wish { priority, deadline }, out)
+            }
             Input::StageFinished { lease, result } => self.finish(now, lease, result, out),
             Input::JobCancelled { job, scope } => self.cancel(now, job, scope, out),
             Input::LeaseRenewed { lease } => self.renew(now, lease),
@@ -231,7 +261,9 @@ impl Dispatcher {
                 self.interruption_notice(now, instance, gone_at, out)
             }
             Input::InstanceLost { instance } => self.instance_lost(now, instance, out),
-            Input::InstanceGone { instance } => self.instance_gone(instance),
+            Input::InstanceGone { instance } => self.instance_gone(now, instance, out),
+            Input::InstanceSilent { instance } => self.instance_silent(now, instance, out),
+            Input::InstanceHeard { instance } => self.instance_heard(now, instance, out),
             Input::PriceChanged { pool, price } => self.pools[pool.index()].price = price,
             Input::TimeReached => self.time_reached(now, out),
         }
@@ -288,7 +320,7 @@ impl Dispatcher {
         self.cells > 1
     }
 
-    /// Instances of a pool: (ready, starting, draining).
+    /// Instances of a pool: (ready, starting or silent, draining).
     pub fn pool_counts(&self, pool: PoolId) -> (u32, u32, u32) {
         let state = &self.pools[pool.index()];
         (state.ready, state.starting, state.draining)
@@ -460,11 +492,11 @@ impl Dispatcher {
             };
             wake = wake.min(ring.next(live).unwrap_or(Instant::NEVER));
         }
+        let live = |&(_, slot, generation): &timer::Entry| jobs.live(JobId { slot, generation }).is_some();
         for ring in &mut self.deadlines {
-            let live =
-                |&(_, slot, generation): &timer::Entry| jobs.live(JobId { slot, generation }).is_some();
             wake = wake.min(ring.next(live).unwrap_or(Instant::NEVER));
         }
+        wake = wake.min(self.own_deadlines.next_live(live).unwrap_or(Instant::NEVER));
         self.wake = wake;
     }
 

@@ -52,6 +52,35 @@ impl Queue {
         self.len += 1;
     }
 
+    /// Adds a job behind all others of its priority, whatever the order; by deadline it keeps its place.
+    pub(super) fn append(&mut self, jobs: &mut Jobs, slot: u32) {
+        match self.order {
+            QueueOrder::Fifo | QueueOrder::Lifo => self.link_back(jobs, slot),
+            QueueOrder::Deadline => self.push_by_deadline(jobs, slot),
+        }
+        self.len += 1;
+    }
+
+    /// The jobs that wait, in the order of their turns.
+    #[cfg(feature = "image")]
+    pub(super) fn in_order(&self, jobs: &Jobs) -> Vec<u32> {
+        if self.order == QueueOrder::Deadline {
+            let mut entries: Vec<Waiting> = self.by_deadline.iter().map(|entry| entry.0).collect();
+            entries.retain(|entry| self.is_current(jobs, *entry));
+            entries.sort_unstable();
+            return entries.into_iter().map(|entry| entry.3).collect();
+        }
+        let mut order = Vec::with_capacity(self.len as usize);
+        for head in self.heads {
+            let mut slot = head;
+            while slot != NONE {
+                order.push(slot);
+                slot = jobs[slot].next;
+            }
+        }
+        order
+    }
+
     /// Adds a job that was served before and lost its instance: ahead of all others of its priority.
     pub(super) fn push_again(&mut self, jobs: &mut Jobs, slot: u32) {
         match self.order {

@@ -4,6 +4,7 @@ macro_rules! id {
     ($(#[$doc:meta] $name:ident($inner:ty);)*) => {$(
         #[$doc]
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
         pub struct $name(pub $inner);
 
         impl $name {
@@ -37,6 +38,7 @@ id! {
 
 /// A job: its slot and how often that slot was used before, so that a late report never meets another job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct JobId {
     /// Slot in the table of jobs; reused.
     pub slot: u32,
@@ -46,6 +48,7 @@ pub struct JobId {
 
 /// The right to work on one stage of one job, once. A report under an older lease is stale and changes nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct Lease {
     /// Slot of the job.
     pub slot: u32,

@@ -4,6 +4,7 @@ use crate::units::{Duration, Usd, UsdPerHour};
 
 /// How capacity is bought, which decides its price and who may take it away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub enum CapacityType {
     /// Spare capacity that the provider may reclaim.
     Spot,

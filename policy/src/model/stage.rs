@@ -5,6 +5,7 @@ use crate::units::Duration;
 
 /// Where a stage runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub enum Place {
     /// With the client or the network: no capacity of ours is held.
     Outside,

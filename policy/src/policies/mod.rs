@@ -13,11 +13,11 @@ pub mod scaling;
 
 pub use admission::{Admission, AdmissionVerdict, Shedding};
 pub use packing::Packing;
-pub use purchase::{PoolEvent, PoolTarget, PoolView, Purchase, PurchasePolicy};
+pub use purchase::{PoolEvent, PoolTarget, PoolView, Purchase, PurchaseMemory, PurchasePolicy};
 pub use quality::{Quality, QualityState};
 pub use retry::{Backoff, ExecutionDelay, Retry, RetryVerdict};
 pub use routing::{Routing, RoutingTable};
-pub use scaling::{Observation, Scaling, ScalingPolicy, Target};
+pub use scaling::{Observation, Scaling, ScalingMemory, ScalingPolicy, Target};
 
 /// Why a decision was taken, in the policy's own words; a stable code first, for grouping.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,11 +14,18 @@ pub enum Quality {
 
 /// Where one group stands on the ladder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct QualityState {
     level: u16,
 }
 
 impl Quality {
+    /// Brings a state that came about under other thresholds onto this ladder.
+    pub fn settle(&self, state: &mut QualityState) {
+        let levels = if let Self::Ladder { thresholds, .. } = self { thresholds.len() } else { 0 };
+        state.level = state.level.min(levels as u16);
+    }
+
     /// The level for a job that starts now in a group with this load.
     #[inline]
     pub fn level(&self, state: &mut QualityState, load: f64) -> QualityId {

@@ -12,12 +12,14 @@ const NANOS_PER_HOUR: i128 = 3_600_000_000_000;
 
 /// An amount in billionths of a dollar, at most about 9.2 billion dollars either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct Usd {
     nanos: i64,
 }
 
 /// A price of holding one instance, in billionths of a dollar per hour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct UsdPerHour {
     nanos: i64,
 }

@@ -2,6 +2,7 @@
 
 /// A probability, share or utilization: finite and in `0..=1`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize), serde(try_from = "f64"))]
 pub struct Ratio(f64);
 
 /// A number outside `0..=1`.
@@ -27,6 +28,14 @@ impl Ratio {
     #[inline]
     pub const fn get(self) -> f64 {
         self.0
+    }
+}
+
+impl TryFrom<f64> for Ratio {
+    type Error = RatioError;
+
+    fn try_from(value: f64) -> Result<Self, RatioError> {
+        Self::new(value)
     }
 }
 

@@ -6,6 +6,7 @@ use super::text::{QuantityError, parse_scaled};
 
 /// A size or an amount of data, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct Bytes(u64);
 
 /// Bytes of each accepted unit; decimal and binary multiples differ.

@@ -7,10 +7,12 @@ use super::text::{QuantityError, parse_scaled};
 
 /// A point in time, in nanoseconds since the start of the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct Instant(u64);
 
 /// A length of time in nanoseconds, at most about 584 years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct Duration(u64);
 
 /// Nanoseconds of each accepted unit of time.

@@ -284,3 +284,37 @@ pub(crate) fn all() -> Vec<(&'static str, System)> {
         ("poolless", poolless()),
     ]
 }
+
+/// Purchase rules by number.
+pub(crate) fn purchase(choice: u8) -> Purchase {
+    match choice % 4 {
+        0 => Purchase::OnDemandOnly,
+        1 => Purchase::SpotShare { share: ratio(0.5), on_demand_base: 1 },
+        2 => Purchase::SpotHedge { overprovision: 1, dynamic_fallback: true, on_demand_base: 0 },
+        _ => Purchase::PoolOrder,
+    }
+}
+
+/// Scaling rules by number, those that wake a group of zero for jobs that wait.
+pub(crate) fn scaling(choice: u8) -> Scaling {
+    match choice % 3 {
+        0 => Scaling::TargetTracking(TargetTracking::default_params()),
+        1 => Scaling::Hpa(Hpa::default_params()),
+        _ => Scaling::Keda(Keda::default_params()),
+    }
+}
+
+/// Routing rules by number, of the same shape as `before`.
+pub(crate) fn routing(before: &Routing, choice: u8) -> Routing {
+    match choice % 3 {
+        _ if *before == Routing::Global => Routing::Global,
+        0 => Routing::Nearest,
+        1 => Routing::Anywhere,
+        _ => Routing::Rings(Rings::default_params()),
+    }
+}
+
+/// Orders of a queue by number.
+pub(crate) fn queue_order(choice: u8) -> QueueOrder {
+    [QueueOrder::Fifo, QueueOrder::Lifo, QueueOrder::Deadline][usize::from(choice % 3)]
+}

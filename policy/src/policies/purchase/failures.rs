@@ -15,8 +15,9 @@ pub(super) const LAUNCH_BACKOFF: Duration = Duration::from_secs(180);
 pub(super) const RECENT: Duration = Duration::from_secs(3600);
 
 /// What happened last in each pool.
-#[derive(Debug, Default)]
-pub(super) struct Failures {
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
+pub struct Failures {
     /// Last failed launch, since the last successful one.
     launch: BTreeMap<PoolId, Instant>,
     /// Last failed launch or interruption.

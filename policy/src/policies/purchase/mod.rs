@@ -6,6 +6,10 @@ mod split;
 mod spot_hedge;
 mod spot_share;
 
+pub use failures::Failures;
+
+use std::collections::BTreeSet;
+
 use super::Reason;
 use crate::model::{CapacityType, PoolId};
 use crate::units::{Instant, Ratio, UsdPerHour};
@@ -101,6 +105,26 @@ pub trait PurchasePolicy: Send {
     ///
     /// Called at every scaling tick, and again when an instance was interrupted, lost, became ready or failed to launch.
     fn allocate(&mut self, now: Instant, target: u32, pools: &[PoolView]) -> Vec<PoolTarget>;
+
+    /// What it remembers.
+    fn memory(&self) -> PurchaseMemory;
+
+    /// Takes up what a policy of its kind remembered, perhaps under other parameters; any other memory is left aside.
+    fn recall(&mut self, memory: PurchaseMemory);
+}
+
+/// What a purchase policy remembers from one event to the next. Its parameters are not in it.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
+pub enum PurchaseMemory {
+    /// Of [`Purchase::OnDemandOnly`].
+    OnDemandOnly(Failures),
+    /// Of [`Purchase::SpotShare`].
+    SpotShare(Failures),
+    /// Of [`Purchase::SpotHedge`]: beside failures all spot zones, and those that are avoided.
+    SpotHedge { failures: Failures, zones: Vec<PoolId>, preempting: BTreeSet<PoolId> },
+    /// Of [`Purchase::PoolOrder`].
+    PoolOrder(Failures),
 }
 
 #[cfg(test)]

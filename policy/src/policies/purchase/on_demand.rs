@@ -2,7 +2,7 @@
 
 use super::failures::Failures;
 use super::split::Split;
-use super::{PoolEvent, PoolTarget, PoolView, PurchasePolicy};
+use super::{PoolEvent, PoolTarget, PoolView, PurchaseMemory, PurchasePolicy};
 use crate::model::CapacityType;
 use crate::units::Instant;
 
@@ -26,6 +26,16 @@ impl PurchasePolicy for OnDemandPolicy {
         split.keep_until_replaced(&order);
         split.finish()
     }
+
+    fn memory(&self) -> PurchaseMemory {
+        PurchaseMemory::OnDemandOnly(self.failures.clone())
+    }
+
+    fn recall(&mut self, memory: PurchaseMemory) {
+        if let PurchaseMemory::OnDemandOnly(failures) = memory {
+            self.failures = failures;
+        }
+    }
 }
 
 /// Reserved pools, then all others in order of the scenario, each up to its limit.
@@ -47,6 +57,16 @@ impl PurchasePolicy for PoolOrderPolicy {
         split.fill_in_order(&order, target, "pool-order", &why);
         split.keep_until_replaced(&order);
         split.finish()
+    }
+
+    fn memory(&self) -> PurchaseMemory {
+        PurchaseMemory::PoolOrder(self.failures.clone())
+    }
+
+    fn recall(&mut self, memory: PurchaseMemory) {
+        if let PurchaseMemory::PoolOrder(failures) = memory {
+            self.failures = failures;
+        }
     }
 }
 

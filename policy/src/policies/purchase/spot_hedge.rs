@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::failures::Failures;
 use super::split::Split;
-use super::{PoolEvent, PoolTarget, PoolView, PurchasePolicy};
+use super::{PoolEvent, PoolTarget, PoolView, PurchaseMemory, PurchasePolicy};
 use crate::model::{CapacityType, PoolId};
 use crate::units::{Duration, Instant};
 
@@ -140,6 +140,17 @@ impl PurchasePolicy for SpotHedgePolicy {
         split.fill_in_order(&on_demand, base + fallback, "on-demand-fallback", &why);
         split.keep_until_replaced(&on_demand);
         split.finish()
+    }
+
+    fn memory(&self) -> PurchaseMemory {
+        let (failures, zones) = (self.failures.clone(), self.zones.clone());
+        PurchaseMemory::SpotHedge { failures, zones, preempting: self.preempting.clone() }
+    }
+
+    fn recall(&mut self, memory: PurchaseMemory) {
+        if let PurchaseMemory::SpotHedge { failures, zones, preempting } = memory {
+            (self.failures, self.zones, self.preempting) = (failures, zones, preempting);
+        }
     }
 }
 

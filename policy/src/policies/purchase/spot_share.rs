@@ -6,7 +6,7 @@
 
 use super::failures::Failures;
 use super::split::Split;
-use super::{PoolEvent, PoolTarget, PoolView, PurchasePolicy};
+use super::{PoolEvent, PoolTarget, PoolView, PurchaseMemory, PurchasePolicy};
 use crate::model::CapacityType;
 use crate::units::{Instant, Ratio};
 
@@ -56,6 +56,16 @@ impl PurchasePolicy for SpotSharePolicy {
         split.fill_evenly(&spot, spot_total, "spot-share", &why);
         split.keep_until_replaced(&spot);
         split.finish()
+    }
+
+    fn memory(&self) -> PurchaseMemory {
+        PurchaseMemory::SpotShare(self.failures.clone())
+    }
+
+    fn recall(&mut self, memory: PurchaseMemory) {
+        if let PurchaseMemory::SpotShare(failures) = memory {
+            self.failures = failures;
+        }
     }
 }
 

@@ -57,6 +57,7 @@ pub struct RingLoad {
 
 /// Which share of each region's jobs each region serves.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
 pub struct RoutingTable {
     regions: usize,
     /// Row per source; each entry is the share of the destinations up to and including its own.
@@ -83,6 +84,27 @@ impl RoutingTable {
         let mut flows = Flows::at_home(loads, &round_trip);
         flows.relieve(rings, &round_trip);
         Self::from_shares(loads.len(), |from, to| flows.share(from, to))
+    }
+
+    /// Whether every region that serves sends all its jobs to regions that serve; what others would do is never asked.
+    #[cfg(feature = "image")]
+    pub(crate) fn is_sound(&self, regions: usize, serving: &[RegionId]) -> bool {
+        let row_is_sound = |from: &RegionId| {
+            let row = &self.cumulative[from.index() * regions..][..regions];
+            let mut highest = 0.0;
+            for (to, up_to) in row.iter().enumerate() {
+                if *up_to > highest {
+                    highest = *up_to;
+                    if !serving.contains(&RegionId(to as u16)) {
+                        return false;
+                    }
+                }
+            }
+            highest >= 1.0
+        };
+        self.regions == regions
+            && self.cumulative.len() == regions * regions
+            && serving.iter().all(row_is_sound)
     }
 
     /// Sums up the shares, so that the last region with any share ends at exactly 1.

@@ -83,18 +83,25 @@ fn tenth() -> Ratio {
 }
 
 /// What the autoscaler remembers, to keep to an [`HpaBehavior`].
-#[derive(Debug)]
-pub(super) struct HpaMotion {
-    behavior: HpaBehavior,
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
+pub struct HpaMemory {
     /// Recommendations before stabilisation, oldest first.
     recommendations: Vec<(Instant, u32)>,
     /// Changes of the count: when, and by how much (negative on the way down), oldest first.
     changes: Vec<(Instant, i64)>,
 }
 
+/// Moves the count by an [`HpaBehavior`].
+#[derive(Debug)]
+pub(super) struct HpaMotion {
+    behavior: HpaBehavior,
+    pub(super) memory: HpaMemory,
+}
+
 impl HpaMotion {
     pub(super) fn new(behavior: HpaBehavior) -> Self {
-        Self { behavior, recommendations: Vec::new(), changes: Vec::new() }
+        Self { behavior, memory: HpaMemory::default() }
     }
 
     /// Whether a usage relative to the target (1 = on target) is close enough to leave the count alone.
@@ -123,32 +130,34 @@ impl HpaMotion {
     pub(super) fn note_change(&mut self, now: Instant, change: i64) {
         let rules = self.behavior.up.policies.iter().chain(&self.behavior.down.policies);
         let longest = rules.map(|policy| policy.period).max().unwrap_or(Duration::ZERO);
-        self.changes.retain(|(at, _)| now.since(*at) < longest);
+        self.memory.changes.retain(|(at, _)| now.since(*at) < longest);
         if change != 0 {
-            self.changes.push((now, change));
+            self.memory.changes.push((now, change));
         }
     }
 
     fn stabilized(&mut self, now: Instant, current: u32, wanted: u32) -> u32 {
         let (up, down) = (self.behavior.up.stabilization_window, self.behavior.down.stabilization_window);
-        if self.recommendations.is_empty() {
-            self.recommendations.push((now, current));
+        if self.memory.recommendations.is_empty() {
+            self.memory.recommendations.push((now, current));
         }
-        self.recommendations.retain(|(at, _)| now.since(*at) < up.max(down));
+        self.memory.recommendations.retain(|(at, _)| now.since(*at) < up.max(down));
         let within = |window| {
-            let recent = self.recommendations.iter().filter(move |(at, _)| now.since(*at) < window);
+            let recent = self.memory.recommendations.iter().filter(move |(at, _)| now.since(*at) < window);
             recent.map(|(_, count)| *count)
         };
         let lowest = within(up).min().unwrap_or(wanted).min(wanted);
         let highest = within(down).max().unwrap_or(wanted).max(wanted);
-        self.recommendations.push((now, wanted));
+        self.memory.recommendations.push((now, wanted));
         current.max(lowest).min(highest)
     }
 
     fn limit_up(&self, now: Instant, current: u32) -> u32 {
         self.limit(&self.behavior.up, now, current, |start, change| match change {
-            HpaChange::Pods(pods) => start + i64::from(pods),
-            HpaChange::Percent(percent) => (start * (100 + i64::from(percent)) + 99).div_euclid(100),
+            HpaChange::Pods(pods) => start.saturating_add(i64::from(pods)),
+            HpaChange::Percent(percent) => {
+                start.saturating_mul(100 + i64::from(percent)).saturating_add(99).div_euclid(100)
+            }
         })
         .map_or(u32::MAX, |(lowest, highest)| match self.behavior.up.select {
             HpaSelect::Max => highest,
@@ -159,8 +168,10 @@ impl HpaMotion {
 
     fn limit_down(&self, now: Instant, current: u32) -> u32 {
         self.limit(&self.behavior.down, now, current, |start, change| match change {
-            HpaChange::Pods(pods) => start - i64::from(pods),
-            HpaChange::Percent(percent) => (start * (100 - i64::from(percent.min(100)))).div_euclid(100),
+            HpaChange::Pods(pods) => start.saturating_sub(i64::from(pods)),
+            HpaChange::Percent(percent) => {
+                start.saturating_mul(100 - i64::from(percent.min(100))).div_euclid(100)
+            }
         })
         .map_or(0, |(lowest, highest)| match self.behavior.down.select {
             HpaSelect::Max => lowest,
@@ -181,8 +192,9 @@ impl HpaMotion {
             return Some((current, current));
         }
         let allowed = rules.policies.iter().map(|policy| {
-            let recent = self.changes.iter().filter(|(at, _)| now.since(*at) < policy.period);
-            let period_start = i64::from(current) - recent.map(|(_, change)| change).sum::<i64>();
+            let recent = self.memory.changes.iter().filter(|(at, _)| now.since(*at) < policy.period);
+            let changed = recent.fold(0_i64, |sum, (_, change)| sum.saturating_add(*change));
+            let period_start = i64::from(current).saturating_sub(changed);
             u32::try_from(allow(period_start, policy.change).max(0)).unwrap_or(u32::MAX)
         });
         allowed.fold(None, |range, count| match range {

@@ -1,6 +1,6 @@
 //! Scaling that looks at the clock only: a fixed count, and counts at given times.
 
-use super::{GroupContext, Observation, ScalingPolicy, Target};
+use super::{GroupContext, Observation, ScalingMemory, ScalingPolicy, Target};
 use crate::policies::Reason;
 use crate::units::{Duration, Instant};
 
@@ -54,6 +54,12 @@ impl ScalingPolicy for StaticPolicy {
         let text = format!("the count is fixed at {}", self.instances);
         Target { instances: self.instances, reason: Reason::new("static", text) }
     }
+
+    fn memory(&self) -> ScalingMemory {
+        ScalingMemory::Nothing
+    }
+
+    fn recall(&mut self, _memory: ScalingMemory) {}
 }
 
 /// Follows a [`Schedule`].
@@ -134,6 +140,12 @@ impl ScalingPolicy for SchedulePolicy {
         );
         Target { instances, reason: Reason::new("schedule", text) }
     }
+
+    fn memory(&self) -> ScalingMemory {
+        ScalingMemory::Nothing
+    }
+
+    fn recall(&mut self, _memory: ScalingMemory) {}
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Follows `pkg/controller/podautoscaler/replica_calculator.go`. How fast the count may move is in `behavior`.
 
 use super::behavior::{HpaBehavior, HpaMotion};
-use super::{Observation, ScalingPolicy, Target, count_above};
+use super::{Observation, ScalingMemory, ScalingPolicy, Target, count_above};
 use crate::policies::Reason;
 use crate::units::{Duration, Instant, Ratio};
 
@@ -53,7 +53,7 @@ impl Hpa {
 pub(super) struct HpaScaler {
     period: Duration,
     metric: HpaMetric,
-    motion: HpaMotion,
+    pub(super) motion: HpaMotion,
 }
 
 impl HpaScaler {
@@ -133,6 +133,16 @@ impl ScalingPolicy for HpaScaler {
 
     fn decide(&mut self, now: Instant, seen: &Observation) -> Target {
         self.scale(now, seen, seen.count_min, seen.count_max)
+    }
+
+    fn memory(&self) -> ScalingMemory {
+        ScalingMemory::Hpa(self.motion.memory.clone())
+    }
+
+    fn recall(&mut self, memory: ScalingMemory) {
+        if let ScalingMemory::Hpa(memory) = memory {
+            self.motion.memory = memory;
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::behavior::HpaBehavior;
 use super::hpa::{Hpa, HpaMetric, HpaScaler, queue_length};
-use super::{Observation, ScalingPolicy, Target};
+use super::{Observation, ScalingMemory, ScalingPolicy, Target};
 use crate::policies::Reason;
 use crate::units::{Duration, Instant};
 
@@ -123,6 +123,19 @@ impl ScalingPolicy for KedaPolicy {
             return Target { instances: 0, reason: Reason::new("keda-asleep", text) };
         }
         self.hpa.scale(now, seen, min, max)
+    }
+
+    fn memory(&self) -> ScalingMemory {
+        let hpa = self.hpa.motion.memory.clone();
+        let &Self { poll_at, active_at, created_at, .. } = self;
+        ScalingMemory::Keda { poll_at, active_at, created_at, hpa }
+    }
+
+    fn recall(&mut self, memory: ScalingMemory) {
+        if let ScalingMemory::Keda { poll_at, active_at, created_at, hpa } = memory {
+            (self.poll_at, self.active_at, self.created_at) = (poll_at, active_at, created_at);
+            self.hpa.motion.memory = hpa;
+        }
     }
 }
 

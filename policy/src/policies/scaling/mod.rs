@@ -7,12 +7,14 @@ mod keda;
 mod sky_serve;
 mod target_tracking;
 
-pub use behavior::{HpaBehavior, HpaChange, HpaPolicy, HpaRules, HpaSelect};
+pub use behavior::{HpaBehavior, HpaChange, HpaMemory, HpaPolicy, HpaRules, HpaSelect};
 pub use fixed::{Schedule, ScheduleStep};
 pub use hpa::{Hpa, HpaMetric};
 pub use keda::Keda;
 pub use sky_serve::{ReplicaRate, SkyServe};
 pub use target_tracking::{BacklogTarget, TargetTracking};
+
+use std::collections::VecDeque;
 
 use super::Reason;
 use crate::units::{Duration, Instant};
@@ -136,6 +138,28 @@ pub trait ScalingPolicy: Send {
 
     /// The target from now on; called once every [`ScalingPolicy::period`].
     fn decide(&mut self, now: Instant, seen: &Observation) -> Target;
+
+    /// What it remembers.
+    fn memory(&self) -> ScalingMemory;
+
+    /// Takes up what a policy of its kind remembered, perhaps under other parameters; any other memory is left aside.
+    fn recall(&mut self, memory: ScalingMemory);
+}
+
+/// What a scaling policy remembers from one decision to the next. Its parameters are not in it.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "image", derive(serde::Serialize, serde::Deserialize))]
+pub enum ScalingMemory {
+    /// A fixed count and a schedule remember nothing.
+    Nothing,
+    /// Consecutive values above the target, and below the scale-in threshold.
+    TargetTracking { above: u32, below: u32 },
+    /// Of the Horizontal Pod Autoscaler.
+    Hpa(HpaMemory),
+    /// When the operator looks next, last saw activity and began; and its autoscaler's memory.
+    Keda { poll_at: Instant, active_at: Option<Instant>, created_at: Option<Instant>, hpa: HpaMemory },
+    /// Arrivals by tick, when the next decision is due, and consecutive decisions that wanted more, and less.
+    SkyServe { arrivals: VecDeque<(Instant, u64)>, decide_at: Instant, higher: u64, lower: u64 },
 }
 
 #[cfg(test)]

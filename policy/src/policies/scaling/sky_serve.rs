@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::{GroupContext, Observation, ScalingPolicy, Target, count_above};
+use super::{GroupContext, Observation, ScalingMemory, ScalingPolicy, Target, count_above};
 use crate::policies::Reason;
 use crate::units::{Duration, Instant};
 
@@ -79,9 +79,7 @@ impl SkyServePolicy {
 
     fn note_arrivals(&mut self, now: Instant, arrived: u64) {
         self.arrivals.push_back((now, arrived));
-        while self.arrivals.front().is_some_and(|(at, _)| now.since(*at) >= self.rule.window) {
-            self.arrivals.pop_front();
-        }
+        self.arrivals.retain(|(at, _)| now.since(*at) < self.rule.window);
     }
 
     /// Consecutive decisions that make up `delay`.
@@ -91,7 +89,7 @@ impl SkyServePolicy {
 
     /// The target after one decision that wants `wanted` instead of `current`.
     fn step(&mut self, current: u32, wanted: u32) -> (u32, &'static str) {
-        let (higher, lower) = (self.higher + 1, self.lower + 1);
+        let (higher, lower) = (self.higher.saturating_add(1), self.lower.saturating_add(1));
         (self.higher, self.lower) = (0, 0);
         match wanted.cmp(&current) {
             _ if current == 0 => (wanted, "sky-serve-from-zero"),
@@ -127,7 +125,7 @@ impl ScalingPolicy for SkyServePolicy {
         if now < self.decide_at {
             return keep("sky-serve-between", format!("the next decision is due at {}", self.decide_at));
         }
-        let count: u64 = self.arrivals.iter().map(|(_, arrived)| arrived).sum();
+        let count = self.arrivals.iter().fold(0_u64, |sum, (_, arrived)| sum.saturating_add(*arrived));
         let per_second = count as f64 / self.rule.window.as_secs_f64();
         let needed = count_above(per_second / self.rate);
         let wanted = needed.clamp(seen.count_min, seen.count_max.max(seen.count_min));
@@ -138,6 +136,17 @@ impl ScalingPolicy for SkyServePolicy {
             self.rule.window, self.rate, self.higher, self.lower
         );
         Target { instances, reason: Reason::new(code, text) }
+    }
+    fn memory(&self) -> ScalingMemory {
+        let (arrivals, decide_at) = (self.arrivals.clone(), self.decide_at);
+        ScalingMemory::SkyServe { arrivals, decide_at, higher: self.higher, lower: self.lower }
+    }
+
+    fn recall(&mut self, memory: ScalingMemory) {
+        if let ScalingMemory::SkyServe { arrivals, decide_at, higher, lower } = memory {
+            (self.arrivals, self.decide_at) = (arrivals, decide_at);
+            (self.higher, self.lower) = (higher, lower);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Follows the Amazon EC2 Auto Scaling User Guide, "Scaling policy based on Amazon SQS" and "Target tracking scaling
 //! policies". The alarm periods are those that AWS sets on the alarms it manages.
 
-use super::{GroupContext, Observation, ScalingPolicy, Target, count_above};
+use super::{GroupContext, Observation, ScalingMemory, ScalingPolicy, Target, count_above};
 use crate::policies::Reason;
 use crate::units::{Duration, Instant, Ratio};
 
@@ -111,6 +111,16 @@ impl ScalingPolicy for TargetTrackingPolicy {
         );
         let highest = seen.count_max.max(seen.count_min);
         Target { instances: instances.clamp(seen.count_min, highest), reason: Reason::new(code, text) }
+    }
+
+    fn memory(&self) -> ScalingMemory {
+        ScalingMemory::TargetTracking { above: self.above, below: self.below }
+    }
+
+    fn recall(&mut self, memory: ScalingMemory) {
+        if let ScalingMemory::TargetTracking { above, below } = memory {
+            (self.above, self.below) = (above, below);
+        }
     }
 }
 

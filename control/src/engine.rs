@@ -1,0 +1,284 @@
+//! The plane on its journal: commands in, durable, effects out. No thread, no clock, no socket; tests crash it anywhere.
+
+use policy::units::Instant;
+
+use crate::command::Command;
+use crate::effect::{Effect, JobRecord};
+use crate::number::JobNumber;
+use crate::plane::{ImageError, Plane, PlaneImage, Rules};
+use crate::store::{Batch, Recovered, Store, StoreError};
+
+/// Bytes of journal after which an image is worth its cost.
+const IMAGE_EVERY_BYTES: u64 = 256 << 20;
+
+/// An image costs as much as writing the jobs in the system again, so the journal behind it must have grown by as many
+/// commands per job.
+const IMAGE_EVERY_COMMANDS_PER_JOB: u64 = 4;
+
+/// A plane that cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system cannot run.
+    #[error(transparent)]
+    System(#[from] policy::model::SystemError),
+    /// The image in the store is none of this system.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+/// What a recovery did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Commands that were applied again.
+    pub commands: u64,
+    /// Whether an image was the start.
+    pub from_image: bool,
+}
+
+/// A plane on its journal.
+pub struct Engine<S> {
+    plane: Plane,
+    store: S,
+    batch: Batch,
+    effects: Vec<Effect>,
+    next: u64,
+    commands_since_image: u64,
+    bytes_since_image: u64,
+    recovery: Recovery,
+}
+
+impl<S: Store> Engine<S> {
+    /// Folds the journal and takes over as the next epoch. What the plane before may not have done is among the first
+    /// commit's effects.
+    ///
+    /// `unix_ms` is the wall clock; `now` follows from it and the journal's last time (see [`Engine::last`]).
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(mut store: S, mut rules: Rules, unix_ms: u64) -> Result<Self, OpenError> {
+        rules.secret = store.secret();
+        let (plane, next, recovery) = fold(&mut store, rules)?;
+        let epoch = plane.epoch() + 1;
+        let mut engine = Self {
+            commands_since_image: recovery.commands,
+            bytes_since_image: 0,
+            plane,
+            store,
+            batch: Batch { first: next, ..Batch::default() },
+            effects: Vec::new(),
+            next,
+            recovery,
+        };
+        let now = engine.plane.last();
+        engine.apply(now, Command::TookOver { epoch, unix_ms });
+        Ok(engine)
+    }
+
+    /// Applies one command; its effects come with the next commit.
+    pub fn apply(&mut self, now: Instant, command: Command) {
+        let now = now.max(self.plane.last());
+        encode(&mut self.batch.body, now, &command);
+        self.batch.count += 1;
+        let from = self.effects.len();
+        self.plane.apply(now, command, &mut self.effects);
+        for effect in &self.effects[from..] {
+            if let Effect::Ended(record) = effect {
+                self.batch.ended.push((record.job, encode_record(record)));
+            }
+        }
+    }
+
+    /// Makes everything applied so far durable; what follows from it is appended to `effects`.
+    ///
+    /// # Errors
+    /// [`StoreError`]. After [`StoreError::Full`] nothing is lost and the call may be repeated; after any other the
+    /// engine must be dropped and opened anew, since what is on disk is not known.
+    pub fn commit(&mut self, effects: &mut Vec<Effect>) -> Result<(), StoreError> {
+        if self.batch.count == 0 {
+            return Ok(());
+        }
+        self.store.append(&self.batch)?;
+        self.next += self.batch.count;
+        self.commands_since_image += self.batch.count;
+        self.bytes_since_image += self.batch.body.len() as u64;
+        self.batch.first = self.next;
+        self.batch.count = 0;
+        self.batch.body.clear();
+        self.batch.ended.clear();
+        effects.append(&mut self.effects);
+        Ok(())
+    }
+
+    /// Keeps an image when the journal behind the last one has grown enough; everything must be committed.
+    ///
+    /// # Errors
+    /// As [`Engine::commit`].
+    pub fn keep_image_if_due(&mut self) -> Result<bool, StoreError> {
+        let per_job = IMAGE_EVERY_COMMANDS_PER_JOB * self.plane.jobs_in_system() as u64;
+        let due = self.bytes_since_image > IMAGE_EVERY_BYTES && self.commands_since_image > per_job;
+        if due {
+            self.keep_image()?;
+        }
+        Ok(due)
+    }
+
+    /// Keeps an image now; everything must be committed.
+    ///
+    /// # Errors
+    /// As [`Engine::commit`].
+    pub fn keep_image(&mut self) -> Result<(), StoreError> {
+        debug_assert_eq!(self.batch.count, 0, "an image is of durable state");
+        let image = self.plane.image().encode();
+        self.store.keep_image(self.next - 1, &image)?;
+        self.commands_since_image = 0;
+        self.bytes_since_image = 0;
+        Ok(())
+    }
+
+    /// The plane, to look at. Until the next commit it may show what is not durable.
+    pub fn plane(&self) -> &Plane {
+        &self.plane
+    }
+
+    /// Commands that are applied and not durable.
+    pub fn pending(&self) -> u64 {
+        self.batch.count
+    }
+
+    /// Bytes that are applied and not durable.
+    pub fn pending_bytes(&self) -> usize {
+        self.batch.body.len()
+    }
+
+    /// Number of the next command that becomes durable.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// What the start had to do.
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
+    }
+
+    /// The store.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+}
+
+/// The fold of a journal, the number of the next command, and what it took.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn fold<S: Store>(store: &mut S, rules: Rules) -> Result<(Plane, u64, Recovery), OpenError> {
+    let mut plane: Option<Plane> = None;
+    let mut next = 1;
+    let mut recovery = Recovery::default();
+    let mut wrong: Option<OpenError> = None;
+    let mut effects = Vec::new();
+    let start = |plane: &mut Option<Plane>| -> Result<(), OpenError> {
+        if plane.is_none() {
+            *plane = Some(Plane::new(rules.clone(), &mut Vec::new())?);
+        }
+        Ok(())
+    };
+    let visited = store.recover(&mut |recovered| {
+        let mut step = || -> Result<(), OpenError> {
+            match recovered {
+                Recovered::Image { upto, ref image } => {
+                    plane = Some(Plane::restore(rules.clone(), PlaneImage::decode(image)?)?);
+                    next = upto + 1;
+                    recovery.from_image = true;
+                }
+                Recovered::Batch { first, count, ref body } => {
+                    start(&mut plane)?;
+                    let plane = plane.as_mut().expect("it was just started");
+                    next = first + count;
+                    recovery.commands += count;
+                    for command in Commands::new(body) {
+                        let (now, command) = command?;
+                        plane.apply(now, command, &mut effects);
+                        effects.clear();
+                    }
+                }
+            }
+            Ok(())
+        };
+        step().map_err(|error| {
+            let what = error.to_string();
+            wrong = Some(error);
+            StoreError::Damaged { place: "the store".to_owned(), what }
+        })
+    });
+    if let Some(error) = wrong {
+        return Err(error);
+    }
+    visited?;
+    start(&mut plane)?;
+    Ok((plane.expect("it was just started"), next, recovery))
+}
+
+fn encode(body: &mut Vec<u8>, now: Instant, command: &Command) {
+    let at = body.len();
+    body.extend_from_slice(&[0; 4]);
+    let taken = postcard::to_extend(&(now, command), std::mem::take(body)).expect("commands encode");
+    *body = taken;
+    let length = (body.len() - at - 4) as u32;
+    body[at..at + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// The commands of a batch, with their times.
+pub struct Commands<'a> {
+    body: &'a [u8],
+}
+
+impl<'a> Commands<'a> {
+    /// Reads the body of a batch.
+    pub fn new(body: &'a [u8]) -> Self {
+        Self { body }
+    }
+}
+
+impl Iterator for Commands<'_> {
+    type Item = Result<(Instant, Command), StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.body.is_empty() {
+            return None;
+        }
+        let mut read = || {
+            let (head, rest) = self.body.split_at_checked(4)?;
+            let length = u32::from_le_bytes(head.try_into().ok()?) as usize;
+            let (bytes, rest) = rest.split_at_checked(length)?;
+            self.body = rest;
+            postcard::from_bytes(bytes).ok()
+        };
+        let read = read();
+        Some(read.ok_or_else(|| {
+            self.body = &[];
+            StoreError::Damaged {
+                place: "the journal".to_owned(),
+                what: "a command cannot be read".to_owned(),
+            }
+        }))
+    }
+}
+
+/// Encodes an ended job for the store.
+pub fn encode_record(record: &JobRecord) -> Vec<u8> {
+    postcard::to_stdvec(record).expect("records encode")
+}
+
+/// Reads an ended job from the store.
+///
+/// # Errors
+/// [`StoreError::Damaged`].
+pub fn decode_record(job: JobNumber, bytes: &[u8]) -> Result<JobRecord, StoreError> {
+    postcard::from_bytes(bytes).map_err(|_| StoreError::Damaged {
+        place: "the ended jobs".to_owned(),
+        what: format!("{job} cannot be read"),
+    })
+}

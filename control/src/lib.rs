@@ -1,0 +1,16 @@
+//! The live control plane: the plan, running.
+//!
+//! Read [`command`] (all that can happen) and [`effect`] (all that can follow), then [`plane`] (the state machine between
+//! them, which holds the dispatcher), [`engine`] (the plane on its journal) and [`shell`] (the thread that owns it).
+//! Around it: the job API, workers, fleet providers, announcements.
+
+pub mod clock;
+pub mod command;
+pub mod effect;
+pub mod engine;
+pub mod number;
+pub mod plane;
+pub mod protocol;
+pub mod shell;
+pub mod store;
+pub mod submission;

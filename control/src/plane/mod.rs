@@ -1,0 +1,388 @@
+//! The plane: everything the live system knows, as a state machine without input or output.
+//!
+//! ```text
+//! plane.apply(now, command, &mut effects);   // one change ...
+//! store.append(command);                     // ... made durable,
+//! for effect in effects { perform(effect) }  // ... and only then seen by anybody.
+//! ```
+//!
+//! It holds the dispatcher and, beside it, what a simulator has no need of: payloads, connections, the provider's names
+//! of machines, idempotency keys. Its state is the fold of its commands, so restart is replay. It reads no clock and
+//! draws no chance; it never iterates over a hash table.
+
+mod image;
+mod jobs;
+mod keys;
+mod machines;
+mod money;
+mod perform;
+mod rules;
+mod work;
+mod workers;
+
+pub use image::{ImageError, PlaneImage};
+pub use jobs::Listing;
+pub use rules::{Patience, Rules, RulesError};
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+
+use policy::dispatch::{CancelScope, Dispatcher, Input, Output, Totals};
+use policy::model::{InstanceId, PoolId, SystemError};
+use policy::units::random::Stream;
+use policy::units::{Duration, Instant, UsdPerHour};
+
+use crate::command::{Command, LaunchToken};
+use crate::effect::{Answer, Effect, JobView, Refusal, WebhookTask};
+use crate::number::JobNumber;
+use crate::submission::{Submission, TenantId};
+use jobs::Jobs;
+use keys::Keys;
+use machines::Machines;
+use money::Money;
+
+/// Everything the live system knows.
+pub struct Plane {
+    rules: Rules,
+    dispatcher: Dispatcher,
+    jobs: Jobs,
+    machines: Machines,
+    keys: Keys,
+    money: Money,
+    /// Jobs in the system, by tenant.
+    tenants: BTreeMap<TenantId, u32>,
+    /// Announcements that were not settled.
+    webhooks: BTreeMap<JobNumber, WebhookTask>,
+    /// Why nothing may be launched, while nothing may.
+    hold: Option<String>,
+    /// Job numbers given.
+    sequence: u64,
+    /// Launches asked for.
+    launches: u64,
+    epoch: u64,
+    /// The latest time that a command had.
+    last: Instant,
+    /// Between inputs and outputs of one command.
+    inputs: VecDeque<Input>,
+    outputs: Vec<Output>,
+    arriving: Option<Box<Submission>>,
+}
+
+/// Counts for metrics and health, at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Figures {
+    /// What the dispatcher counted.
+    pub totals: Totals,
+    /// Jobs in the system.
+    pub jobs: usize,
+    /// By pool: name, ready, starting, draining.
+    pub pools: Vec<(String, u32, u32, u32)>,
+    /// Workers connected.
+    pub workers: usize,
+    /// Announcements not settled.
+    pub webhooks: usize,
+    /// Spent so far, billionths of a dollar.
+    pub spent_nanousd: i64,
+    /// Spent per hour now, billionths of a dollar.
+    pub burn_nanousd_per_hour: i64,
+    /// Why nothing may be launched, while nothing may.
+    pub hold: Option<String>,
+    /// Which plane's turn it is.
+    pub epoch: u64,
+}
+
+impl Plane {
+    /// A plane before its first command; the launches of its initial instances are in `out`.
+    ///
+    /// # Errors
+    /// [`SystemError`] when the system cannot run.
+    pub fn new(rules: Rules, out: &mut Vec<Effect>) -> Result<Self, SystemError> {
+        let mut outputs = Vec::new();
+        let chance = Stream::new(rules.seed, 0, "dispatcher");
+        let dispatcher = Dispatcher::new(rules.system.clone(), chance, &mut outputs)?;
+        let mut plane = Self {
+            money: Money::new(&rules),
+            rules,
+            dispatcher,
+            jobs: Jobs::default(),
+            machines: Machines::default(),
+            keys: Keys::default(),
+            tenants: BTreeMap::new(),
+            webhooks: BTreeMap::new(),
+            hold: None,
+            sequence: 0,
+            launches: 0,
+            epoch: 0,
+            last: Instant::START,
+            inputs: VecDeque::new(),
+            outputs: Vec::new(),
+            arriving: None,
+        };
+        for output in outputs {
+            plane.perform(Instant::START, output, out);
+        }
+        plane.drain(Instant::START, out);
+        Ok(plane)
+    }
+
+    /// Changes the state by one command at `now`, appending what follows from it to `out`.
+    ///
+    /// A `now` before that of an earlier command counts as the earlier one's: clocks that jump back do no harm.
+    pub fn apply(&mut self, now: Instant, command: Command, out: &mut Vec<Effect>) {
+        let now = now.max(self.last);
+        self.last = now;
+        match command {
+            Command::TookOver { epoch, .. } => self.take_over(now, epoch, out),
+            Command::Submit(submission) => self.submit(now, submission, out),
+            Command::Cancel { job, tenant } => self.cancel(now, job, tenant, out),
+            Command::Hello { session, hello } => self.hello(now, session, *hello, out),
+            Command::Ready { session } => self.ready(now, session, out),
+            Command::Beat { session, alive } => self.beat(now, session, &alive, out),
+            Command::Finished { session, lease, job, report } => {
+                self.finished(now, session, lease, job, report, out);
+            }
+            Command::Disconnected { session } => self.disconnected(now, session),
+            Command::Leaving { session } => self.leaving(now, session, out),
+            Command::Notice { session, seconds } => {
+                if let Some(instance) = self.machines.by_session(session) {
+                    self.notice(now, instance, seconds, out);
+                }
+            }
+            Command::MachineNotice { token, seconds } => {
+                if let Some(instance) = self.machines.by_token(token) {
+                    self.notice(now, instance, seconds, out);
+                }
+            }
+            Command::Launched { token, handle } => self.launched(now, token, handle, out),
+            Command::LaunchFailed { token, .. } => self.launch_failed(now, token, out),
+            Command::MachineGone { token } => self.machine_gone(now, token, out),
+            Command::PriceChanged { pool, price } => {
+                if pool.index() < self.rules.system.pools.len() {
+                    self.money.set_price(pool, price);
+                    self.give(now, Input::PriceChanged { pool, price }, out);
+                }
+            }
+            Command::WebhookSettled { job, .. } => {
+                self.webhooks.remove(&job);
+            }
+            Command::Hold { is_held, why } => {
+                self.hold = is_held.then(|| why.clone());
+                out.push(Effect::Held { is_held, why });
+            }
+            Command::Reload { scenario } => self.reload(now, &scenario, out),
+            Command::Tick => {
+                self.alarms(now, out);
+                self.keys.forget(now, self.rules.patience.idempotency);
+                if self.dispatcher.poll_timeout() <= now {
+                    self.give(now, Input::TimeReached, out);
+                }
+            }
+        }
+    }
+
+    /// When [`Command::Tick`] is next wanted.
+    pub fn poll_timeout(&self) -> Instant {
+        self.dispatcher.poll_timeout().min(self.machines.next_alarm())
+    }
+
+    /// The latest time that a command had; the clock of the next plane goes on from here.
+    pub fn last(&self) -> Instant {
+        self.last
+    }
+
+    /// Which plane's turn it is.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// What the plane was told before its first command.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Jobs in the system.
+    pub fn jobs_in_system(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// The dispatcher, to look at.
+    pub fn dispatcher(&self) -> &Dispatcher {
+        &self.dispatcher
+    }
+
+    /// A job in the system.
+    pub fn job(&self, number: JobNumber) -> Option<JobView> {
+        self.jobs.get(number).map(jobs::Job::view)
+    }
+
+    /// Up to `limit` jobs in the system above `after`, by number, of one tenant or of all.
+    pub fn list(&self, tenant: Option<TenantId>, after: Option<JobNumber>, limit: usize) -> Listing {
+        self.jobs.list(tenant, after, limit)
+    }
+
+    /// Launch tokens of the machines in the book, those whose termination is not confirmed included.
+    pub fn tokens(&self) -> Vec<LaunchToken> {
+        let held = self.machines.iter().map(|(_, machine)| machine.token);
+        held.chain(self.machines.endings.keys().copied()).collect()
+    }
+
+    /// Counts for metrics and health.
+    pub fn figures(&self, now: Instant) -> Figures {
+        let pools = (0..self.rules.system.pools.len() as u16).map(|index| {
+            let (ready, starting, draining) = self.dispatcher.pool_counts(PoolId(index));
+            (self.rules.system.pools[index as usize].name.clone(), ready, starting, draining)
+        });
+        let connected = |machine: &machines::Machine| machine.session().is_some();
+        Figures {
+            totals: self.dispatcher.totals(),
+            jobs: self.jobs.len(),
+            pools: pools.collect(),
+            workers: self.machines.iter().filter(|(_, machine)| connected(machine)).count(),
+            webhooks: self.webhooks.len(),
+            spent_nanousd: self.money.spent(now, &self.machines).as_nanos(),
+            burn_nanousd_per_hour: self.money.burn(&self.machines).as_nanos(),
+            hold: self.hold.clone(),
+            epoch: self.epoch,
+        }
+    }
+
+    /// The price of a pool now.
+    pub fn price(&self, pool: PoolId) -> UsdPerHour {
+        self.money.price(pool)
+    }
+
+    /// Hands an input to the dispatcher, and performs all that follows.
+    fn give(&mut self, now: Instant, input: Input, out: &mut Vec<Effect>) {
+        self.inputs.push_back(input);
+        self.drain(now, out);
+    }
+
+    fn drain(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        while let Some(input) = self.inputs.pop_front() {
+            let mut outputs = std::mem::take(&mut self.outputs);
+            self.dispatcher.handle_input(now, input, &mut outputs);
+            for output in outputs.drain(..) {
+                self.perform(now, output, out);
+            }
+            self.outputs = outputs;
+        }
+    }
+
+    fn submit(&mut self, now: Instant, submission: Box<Submission>, out: &mut Vec<Effect>) {
+        if let Some(key) = submission.idempotency
+            && let Some((body, job)) = self.keys.get(key.key)
+        {
+            let same = body == key.body;
+            out.push(Effect::Answer(if same { Answer::Known(job) } else { Answer::OtherBody(job) }));
+            return;
+        }
+        let held = self.tenants.get(&submission.tenant).copied().unwrap_or(0);
+        let why = if held >= submission.tenant_jobs_max {
+            Some(Refusal::TenantFull)
+        } else {
+            (self.jobs.len() >= self.rules.patience.jobs_max as usize).then_some(Refusal::QueueFull)
+        };
+        if let Some(why) = why {
+            let retry_after = self.retry_after();
+            out.push(Effect::Answer(Answer::Rejected { why, retry_after }));
+            return;
+        }
+        let shape = &self.rules.system;
+        if submission.class.index() >= shape.classes.len() || submission.region.index() >= shape.regions.len()
+        {
+            // The API names classes and regions by the same rules; only a journal of other rules comes here.
+            let retry_after = Duration::ZERO;
+            out.push(Effect::Answer(Answer::Rejected { why: Refusal::QueueFull, retry_after }));
+            return;
+        }
+        let tag = JobNumber::new(self.rules.shard, self.sequence).0;
+        self.sequence += 1;
+        let input = Input::JobSubmitted {
+            tag,
+            class: submission.class,
+            region: submission.region,
+            priority: submission.priority,
+            deadline: submission.deadline,
+        };
+        self.arriving = Some(submission);
+        self.give(now, input, out);
+        self.arriving = None;
+    }
+
+    /// When a turned-away client may ask again: the time in which the queue as it is would be served, at least a second
+    /// and at most five minutes.
+    fn retry_after(&self) -> Duration {
+        let slots: u32 = (0..self.rules.system.pools.len() as u16)
+            .map(|index| {
+                let (ready, ..) = self.dispatcher.pool_counts(PoolId(index));
+                ready
+                    * self.rules.system.pools[index as usize].slots.iter().map(|s| u32::from(*s)).sum::<u32>()
+            })
+            .sum();
+        let service: Duration =
+            self.rules.system.stages.iter().fold(Duration::ZERO, |sum, stage| sum + stage.service_expected);
+        let wait = service.scaled(self.jobs.len() as f64 / f64::from(slots.max(1)) * 0.1);
+        wait.max(Duration::from_secs(1)).min(Duration::from_secs(300))
+    }
+
+    fn cancel(&mut self, now: Instant, number: JobNumber, tenant: Option<TenantId>, out: &mut Vec<Effect>) {
+        let job = self.jobs.get(number).filter(|job| tenant.is_none_or(|id| job.submission.tenant == id));
+        let Some(id) = job.map(|job| job.id) else {
+            out.push(Effect::Answer(Answer::NotRunning));
+            return;
+        };
+        out.push(Effect::Answer(Answer::Cancelled));
+        self.give(now, Input::JobCancelled { job: id, scope: CancelScope::Always }, out);
+    }
+
+    fn reload(&mut self, now: Instant, text: &str, out: &mut Vec<Effect>) {
+        let answer = match self.try_reload(now, text, out) {
+            Ok(()) => Answer::Reloaded,
+            Err(why) => Answer::NotReloaded(why),
+        };
+        out.push(Effect::Answer(answer));
+    }
+
+    /// Takes new policy parameters. The text must be whole: what it extends is not at hand when a journal is replayed.
+    fn try_reload(&mut self, now: Instant, text: &str, out: &mut Vec<Effect>) -> Result<(), String> {
+        let loaded = scenarios::load_str("the scenario", text, Path::new("/nonexistent"), &[])
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        let old = &self.rules;
+        let mut rules = Rules::new(&loaded.scenario, old.shard, old.secret, old.patience.clone())
+            .map_err(|error| error.to_string())?;
+        rules.joined = old.joined.clone();
+        let outputs = Vec::new();
+        // RELOAD
+        self.money.reload(&rules);
+        self.rules = rules;
+        for output in outputs {
+            self.perform(now, output, out);
+        }
+        self.drain(now, out);
+        Ok(())
+    }
+
+    /// The next launch's token: from the plane's secret, so that nobody guesses it, and from a count, so that replay
+    /// makes the same.
+    fn next_token(&mut self) -> LaunchToken {
+        use hmac::{Hmac, Mac};
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&self.rules.secret).expect("any length is a key");
+        mac.update(b"launch");
+        mac.update(&self.rules.shard.to_be_bytes());
+        mac.update(&self.launches.to_be_bytes());
+        self.launches += 1;
+        let bytes = mac.finalize().into_bytes();
+        let mut first = [0_u8; 16];
+        first.copy_from_slice(&bytes[..16]);
+        LaunchToken(u128::from_be_bytes(first))
+    }
+
+    fn pool_slots(&self, pool: PoolId) -> u16 {
+        self.rules.system.pools[pool.index()].slots.iter().sum()
+    }
+
+    /// The session of an instance's worker, if it is connected.
+    fn session_of(&self, instance: InstanceId) -> Option<crate::command::SessionId> {
+        self.machines.get(instance)?.session()
+    }
+}

@@ -1,0 +1,199 @@
+//! The shell of a plane: one thread that owns the engine. Everything comes to it by one channel and leaves it, once
+//! durable, by others. While it syncs, what comes in gathers: the next commit takes it all (group commit).
+
+mod handle;
+mod outlets;
+
+pub use handle::{Busy, Handle, News, Submitted};
+pub use outlets::{FleetOrder, Outlets, Row};
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration as StdDuration;
+
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::command::Command;
+use crate::effect::{Answer, Effect};
+use crate::engine::Engine;
+use crate::store::{Store, StoreError};
+use handle::Message;
+
+/// Messages that may wait for the plane; beyond, callers are told to come back.
+const WAITING_MAX: usize = 65_536;
+
+/// Commands of one commit at most.
+const BATCH_MAX: u64 = 8192;
+
+/// Bytes of one commit at most, about.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Longest sleep: figures are renewed as often.
+const SLEEP_MAX: StdDuration = StdDuration::from_millis(500);
+
+/// Pause before a commit is tried again for which there was no room.
+const FULL_PAUSE: StdDuration = StdDuration::from_millis(500);
+
+/// How a plane's thread ended.
+#[derive(Debug)]
+pub enum Stopped {
+    /// Asked to; everything is durable.
+    Asked,
+    /// The store failed; the process must end, and the next recovers.
+    Store(StoreError),
+}
+
+/// Starts the plane's thread. It ends when [`Handle::stop`] is called or the store fails.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start<S: Store + 'static>(
+    engine: Engine<S>,
+    clock: Clock,
+    outlets: Outlets,
+) -> std::io::Result<(Handle, std::thread::JoinHandle<Stopped>)> {
+    let (sender, receiver) = sync_channel(WAITING_MAX);
+    let archive = engine.store().archive();
+    let handle = Handle::new(sender, archive, outlets.shared());
+    let run = move || {
+        let (askers, looks, effects) = (VecDeque::new(), Vec::new(), Vec::new());
+        Shell { engine, clock, outlets, receiver, askers, looks, effects, stop: None }.run()
+    };
+    let thread = std::thread::Builder::new().name("plane".to_owned()).spawn(run)?;
+    Ok((handle, thread))
+}
+
+/// Who asked for the next answer.
+pub(crate) enum Asker {
+    /// One submission, and who wants to know its end.
+    One(oneshot::Sender<Answer>, Option<handle::EndSender>),
+    /// One of several.
+    Many(std::rc::Rc<std::cell::RefCell<Gathered>>),
+}
+
+/// Answers to several submissions that came together.
+pub(crate) struct Gathered {
+    answers: Vec<Answer>,
+    wanted: usize,
+    sender: Option<oneshot::Sender<Vec<Answer>>>,
+}
+
+struct Shell<S> {
+    engine: Engine<S>,
+    clock: Clock,
+    outlets: Outlets,
+    receiver: Receiver<Message>,
+    /// In the order of their commands.
+    askers: VecDeque<Asker>,
+    /// Questions to the state, answered after the commit.
+    looks: Vec<handle::Look>,
+    effects: Vec<Effect>,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl<S: Store> Shell<S> {
+    fn run(mut self) -> Stopped {
+        loop {
+            if let Err(error) = self.turn() {
+                self.outlets.fail(&error);
+                return Stopped::Store(error);
+            }
+            if let Some(sender) = self.stop.take() {
+                let _ = sender.send(());
+                return Stopped::Asked;
+            }
+        }
+    }
+
+    /// Takes what has come, makes it durable, and lets everybody know.
+    fn turn(&mut self) -> Result<(), StoreError> {
+        if self.engine.pending() == 0 {
+            let wait = self.clock.until(self.engine.plane().poll_timeout()).min(SLEEP_MAX);
+            match self.receiver.recv_timeout(wait) {
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => self.stop = Some(oneshot::channel().0),
+            }
+        }
+        while self.engine.pending() < BATCH_MAX && self.engine.pending_bytes() < BATCH_BYTES_MAX {
+            match self.receiver.try_recv() {
+                Ok(message) => self.take(message),
+                Err(_) => break,
+            }
+        }
+        let now = self.clock.now();
+        if self.engine.plane().poll_timeout() <= now {
+            self.engine.apply(now, Command::Tick);
+        }
+        self.commit()?;
+        for look in self.looks.drain(..) {
+            look(self.engine.plane());
+        }
+        let fresh = &mut self.effects;
+        self.outlets.perform(fresh, &mut self.askers);
+        self.outlets.renew_figures(self.clock.now(), self.engine.plane());
+        if self.engine.keep_image_if_due()? {
+            tracing::info!(upto = self.engine.next() - 1, "kept an image of the journal");
+        }
+        Ok(())
+    }
+
+    /// Commits; where there is no room, waits for some. Nothing is lost, and nobody is answered, in the meantime.
+    fn commit(&mut self) -> Result<(), StoreError> {
+        if self.engine.pending() == 0 {
+            return Ok(());
+        }
+        let started = std::time::Instant::now();
+        let count = self.engine.pending();
+        loop {
+            match self.engine.commit(&mut self.effects) {
+                Ok(()) => break,
+                Err(error @ StoreError::Full { .. }) => {
+                    self.outlets.full(&error);
+                    std::thread::sleep(FULL_PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.outlets.committed(count, started.elapsed());
+        Ok(())
+    }
+
+    fn take(&mut self, message: Message) {
+        let now = self.clock.now();
+        match message {
+            Message::Submit { submission, sender, end } => {
+                self.engine.apply(now, Command::Submit(submission));
+                self.askers.push_back(Asker::One(sender, end));
+            }
+            Message::SubmitMany { submissions, sender } => {
+                let gathered =
+                    Gathered { answers: Vec::new(), wanted: submissions.len(), sender: Some(sender) };
+                let gathered = std::rc::Rc::new(std::cell::RefCell::new(gathered));
+                for submission in submissions {
+                    self.engine.apply(now, Command::Submit(submission));
+                    self.askers.push_back(Asker::Many(gathered.clone()));
+                }
+            }
+            Message::Ask { command, sender } => {
+                self.engine.apply(now, command);
+                self.askers.push_back(Asker::One(sender, None));
+            }
+            Message::Tell(command) => self.engine.apply(now, command),
+            Message::Look(look) => self.looks.push(look),
+            Message::Attach { session, sender } => self.outlets.attach(session, sender),
+            Message::Watch { job, sender } => {
+                if let Some(view) = self.engine.plane().job(job) {
+                    self.outlets.watch(job, view, sender);
+                }
+            }
+            Message::Progress { session, lease, job, done, of } => {
+                if self.engine.plane().session_holds(session, lease, job) {
+                    self.outlets.progress(job, done, of);
+                }
+            }
+            Message::Stop(sender) => self.stop = Some(sender),
+        }
+    }
+}

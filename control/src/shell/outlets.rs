@@ -1,0 +1,293 @@
+//! Where effects go: answers to those who asked, messages to workers, orders to the fleet, news to those who watch.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use policy::model::PoolId;
+use policy::records::{DecisionRow, InstanceRow, MinuteRow};
+use policy::units::Instant;
+use tokio::sync::{broadcast, mpsc};
+
+use super::Asker;
+use super::handle::{EndSender, News};
+use crate::command::{LaunchToken, SessionId};
+use crate::effect::{Answer, Effect, JobRecord, JobView, WebhookTask};
+use crate::number::JobNumber;
+use crate::plane::{Figures, Plane};
+use crate::protocol::ToWorker;
+use crate::store::StoreError;
+
+/// Ended jobs kept in memory for those who ask soon.
+const RECENT_MAX: usize = 20_000;
+
+/// Rows that a slow listener may fall behind.
+const ROWS_MAX: usize = 4096;
+
+/// Time between two looks at the figures.
+const FIGURES_EVERY: policy::units::Duration = policy::units::Duration::from_millis(250);
+
+/// What the fleet must do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FleetOrder {
+    /// Launch; answer with `Launched` or `LaunchFailed`.
+    Launch { token: LaunchToken, pool: PoolId },
+    /// Terminate; answer with `MachineGone`.
+    Terminate { token: LaunchToken, pool: PoolId, handle: Option<String> },
+    /// No launches, or launches again.
+    Hold { is_held: bool },
+}
+
+/// A record of the run, for logs, metrics and the dashboard.
+#[derive(Clone, Debug)]
+pub enum Row {
+    /// A policy changed something.
+    Decided(Arc<DecisionRow>),
+    /// A minute of a group is over.
+    Minute(Arc<MinuteRow>),
+    /// An instance's life is over.
+    Instance(Arc<InstanceRow>),
+    /// A job ended.
+    Job(Arc<JobRecord>),
+}
+
+/// What the plane's thread and the rest of the process share.
+pub struct Shared {
+    figures: RwLock<Arc<Figures>>,
+    recent: Mutex<Recent>,
+    rows: broadcast::Sender<Row>,
+    sessions: AtomicU64,
+    /// Whether the store takes commits: false while there is no room, and after a failure.
+    pub is_writable: AtomicBool,
+    /// Commits so far.
+    pub commits: AtomicU64,
+    /// Commands so far.
+    pub commands: AtomicU64,
+    /// Time spent in commits, nanoseconds.
+    pub commit_nanos: AtomicU64,
+    /// The longest commit since it was last asked for, nanoseconds.
+    pub commit_max_nanos: AtomicU64,
+}
+
+#[derive(Default)]
+struct Recent {
+    order: VecDeque<JobNumber>,
+    records: HashMap<JobNumber, Arc<JobRecord>>,
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// A job that ended lately.
+    pub fn recent(&self, job: JobNumber) -> Option<Arc<JobRecord>> {
+        held(&self.recent).records.get(&job).cloned()
+    }
+
+    /// Counts for metrics and health, at most half a second old.
+    pub fn figures(&self) -> Arc<Figures> {
+        self.figures.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Listens to records from now on.
+    pub fn rows(&self) -> broadcast::Receiver<Row> {
+        self.rows.subscribe()
+    }
+
+    pub(super) fn next_session(&self) -> SessionId {
+        SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn keep(&self, record: &Arc<JobRecord>) {
+        let mut recent = held(&self.recent);
+        if recent.order.len() >= RECENT_MAX
+            && let Some(oldest) = recent.order.pop_front()
+        {
+            recent.records.remove(&oldest);
+        }
+        recent.order.push_back(record.job);
+        recent.records.insert(record.job, record.clone());
+    }
+}
+
+/// Where effects go.
+pub struct Outlets {
+    shared: Arc<Shared>,
+    fleet: mpsc::UnboundedSender<FleetOrder>,
+    webhooks: mpsc::UnboundedSender<WebhookTask>,
+    sessions: HashMap<SessionId, mpsc::UnboundedSender<ToWorker>>,
+    watchers: HashMap<JobNumber, Vec<mpsc::UnboundedSender<News>>>,
+    ends: HashMap<JobNumber, Vec<EndSender>>,
+    figures_at: Instant,
+}
+
+impl Outlets {
+    /// Outlets; orders to the fleet and announcements come by the receivers. `epoch` keeps session numbers of different
+    /// planes apart.
+    pub fn new(
+        epoch: u64,
+    ) -> (Self, mpsc::UnboundedReceiver<FleetOrder>, mpsc::UnboundedReceiver<WebhookTask>) {
+        let (fleet, orders) = mpsc::unbounded_channel();
+        let (webhooks, tasks) = mpsc::unbounded_channel();
+        let shared = Shared {
+            figures: RwLock::default(),
+            recent: Mutex::default(),
+            rows: broadcast::channel(ROWS_MAX).0,
+            sessions: AtomicU64::new(epoch << 40),
+            is_writable: AtomicBool::new(true),
+            commits: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
+            commit_nanos: AtomicU64::new(0),
+            commit_max_nanos: AtomicU64::new(0),
+        };
+        let outlets = Self {
+            shared: Arc::new(shared),
+            fleet,
+            webhooks,
+            sessions: HashMap::new(),
+            watchers: HashMap::new(),
+            ends: HashMap::new(),
+            figures_at: Instant::START,
+        };
+        (outlets, orders, tasks)
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    pub(super) fn attach(&mut self, session: SessionId, sender: mpsc::UnboundedSender<ToWorker>) {
+        self.sessions.insert(session, sender);
+    }
+
+    pub(super) fn watch(&mut self, job: JobNumber, view: JobView, sender: mpsc::UnboundedSender<News>) {
+        let event = crate::effect::JobEvent {
+            job,
+            version: view.version,
+            at: view.arrived,
+            state: view.state,
+            stage: view.stage,
+            deliveries: view.deliveries,
+        };
+        let _ = sender.send(News::Changed(event));
+        let watchers = self.watchers.entry(job).or_default();
+        watchers.retain(|watcher| !watcher.is_closed());
+        watchers.push(sender);
+    }
+
+    pub(super) fn progress(&mut self, job: JobNumber, done: u32, of: u32) {
+        for watcher in self.watchers.get(&job).into_iter().flatten() {
+            let _ = watcher.send(News::Progress { done, of });
+        }
+    }
+
+    pub(super) fn perform(&mut self, effects: &mut Vec<Effect>, askers: &mut VecDeque<Asker>) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Answer(answer) => self.answer(answer, askers),
+                Effect::Tell { session, message } => {
+                    if let Some(worker) = self.sessions.get(&session) {
+                        let _ = worker.send(message);
+                    }
+                }
+                Effect::Close { session } => {
+                    self.sessions.remove(&session);
+                }
+                Effect::Changed(event) => {
+                    for watcher in self.watchers.get(&event.job).into_iter().flatten() {
+                        let _ = watcher.send(News::Changed(event.clone()));
+                    }
+                }
+                Effect::Ended(record) => self.ended(Arc::new(*record)),
+                Effect::Webhook(task) => {
+                    let _ = self.webhooks.send(*task);
+                }
+                Effect::Launch { token, pool } => self.order(FleetOrder::Launch { token, pool }),
+                Effect::Terminate { token, pool, handle } => {
+                    self.order(FleetOrder::Terminate { token, pool, handle });
+                }
+                Effect::Held { is_held, .. } => self.order(FleetOrder::Hold { is_held }),
+                Effect::Decided(row) => self.row(Row::Decided(Arc::new(*row))),
+                Effect::Minute(row) => self.row(Row::Minute(Arc::new(*row))),
+                Effect::InstanceEnded(row) => self.row(Row::Instance(Arc::new(*row))),
+            }
+        }
+    }
+
+    fn order(&self, order: FleetOrder) {
+        let _ = self.fleet.send(order);
+    }
+
+    fn row(&self, row: Row) {
+        let _ = self.shared.rows.send(row);
+    }
+
+    fn ended(&mut self, record: Arc<JobRecord>) {
+        self.shared.keep(&record);
+        for end in self.ends.remove(&record.job).into_iter().flatten() {
+            let _ = end.send(record.clone());
+        }
+        for watcher in self.watchers.remove(&record.job).into_iter().flatten() {
+            let _ = watcher.send(News::Ended(record.clone()));
+        }
+        if self.shared.rows.receiver_count() > 0 {
+            self.row(Row::Job(record));
+        }
+    }
+
+    fn answer(&mut self, answer: Answer, askers: &mut VecDeque<Asker>) {
+        let asker = askers.pop_front();
+        debug_assert!(asker.is_some(), "every answer was asked for");
+        match asker {
+            Some(Asker::One(sender, end)) => {
+                if let (Answer::Accepted(job), Some(end)) = (&answer, end) {
+                    self.ends.entry(*job).or_default().push(end);
+                }
+                let _ = sender.send(answer);
+            }
+            Some(Asker::Many(gathered)) => {
+                let mut gathered = gathered.borrow_mut();
+                gathered.answers.push(answer);
+                if gathered.answers.len() == gathered.wanted
+                    && let Some(sender) = gathered.sender.take()
+                {
+                    let _ = sender.send(std::mem::take(&mut gathered.answers));
+                }
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn committed(&self, commands: u64, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        self.shared.commands.fetch_add(commands, Ordering::Relaxed);
+        self.shared.commit_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.shared.commit_max_nanos.fetch_max(nanos, Ordering::Relaxed);
+        if !self.shared.is_writable.swap(true, Ordering::Relaxed) {
+            tracing::info!("the journal takes commits again");
+        }
+    }
+
+    pub(super) fn full(&self, error: &StoreError) {
+        if self.shared.is_writable.swap(false, Ordering::Relaxed) {
+            tracing::error!("{error}");
+        }
+    }
+
+    pub(super) fn fail(&self, error: &StoreError) {
+        self.shared.is_writable.store(false, Ordering::Relaxed);
+        tracing::error!("{error}");
+    }
+
+    pub(super) fn renew_figures(&mut self, now: Instant, plane: &Plane) {
+        if now < self.figures_at {
+            return;
+        }
+        self.figures_at = now + FIGURES_EVERY;
+        let figures = Arc::new(plane.figures(now));
+        *self.shared.figures.write().unwrap_or_else(PoisonError::into_inner) = figures;
+    }
+}

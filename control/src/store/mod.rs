@@ -1,0 +1,113 @@
+//! Where a plane's journal is kept. A store knows bytes and their order; what they mean is the engine's matter.
+//!
+//! A batch is all or nothing: after a crash it is there whole, or not at all. Batches follow each other without a gap.
+
+mod disk;
+mod postgres;
+mod sqlite;
+
+pub use disk::{Disk, DiskFault, DiskStore};
+pub use postgres::{Election, Leader, PostgresPlace, PostgresStore};
+pub use sqlite::SqliteStore;
+
+use crate::number::JobNumber;
+
+/// Commands that become durable together, and the jobs that ended by them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Number of its first command; the first of a journal is 1.
+    pub first: u64,
+    /// How many commands.
+    pub count: u64,
+    /// The commands, one after the other, as the engine encodes them.
+    pub body: Vec<u8>,
+    /// Jobs that ended, encoded: kept for those who ask later.
+    pub ended: Vec<(JobNumber, Vec<u8>)>,
+}
+
+/// What a store gives back at the start of a plane.
+#[derive(Debug)]
+pub enum Recovered {
+    /// The state after command `upto`; comes first, if at all.
+    Image { upto: u64, image: Vec<u8> },
+    /// A batch behind it.
+    Batch { first: u64, count: u64, body: Vec<u8> },
+}
+
+/// A store that cannot do what it must.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another plane writes here.
+    #[error("{place} is in use by another plane; stop that one, or give this one another --data folder")]
+    InUse { place: String },
+    /// Another plane took over: this one must stop at once, and nothing of the batch is in the journal.
+    #[error("epoch {mine} is over: a plane with epoch {current} took over")]
+    Fenced { mine: u64, current: u64 },
+    /// No room: nothing of the batch is in the journal, and the plane may go on once there is.
+    #[error("no room is left at {place}; free some, the plane goes on by itself")]
+    Full { place: String },
+    /// What was read cannot have been written by this program.
+    #[error(
+        "the journal at {place} is damaged: {what}. Restore it from a backup, or move it away to begin anew"
+    )]
+    Damaged { place: String, what: String },
+    /// The journal was written by a later release.
+    #[error(
+        "the journal at {place} has format {found}, this release knows {known}: use a later release of headroom"
+    )]
+    Format { place: String, found: i64, known: i64 },
+    /// The system refused. Whether the batch is in the journal is not known: the plane must stop and start again.
+    #[error("writing the journal at {place} failed: {what}")]
+    Failed { place: String, what: String },
+}
+
+/// Visits what a store recovers, in order.
+pub type Visit<'a> = dyn FnMut(Recovered) -> Result<(), StoreError> + 'a;
+
+/// A journal with images of its fold.
+pub trait Store: Send {
+    /// Gives back the latest image and every batch behind it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], or what `visit` returned.
+    fn recover(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
+    /// Gives back every batch that is still kept, whatever images there are.
+    ///
+    /// # Errors
+    /// As [`Store::recover`].
+    fn history(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
+    /// Appends a batch; it is durable when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`]; after [`StoreError::Full`] the same batch may be tried again, after any other the plane stops.
+    fn append(&mut self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// Keeps an image of the state after command `upto`; older images go.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    fn keep_image(&mut self, upto: u64, image: &[u8]) -> Result<(), StoreError>;
+
+    /// A reader of ended jobs, for other threads.
+    fn archive(&self) -> Box<dyn Archive>;
+
+    /// 32 bytes that were drawn when the store was made, and never change.
+    fn secret(&self) -> [u8; 32];
+}
+
+/// Reads ended jobs.
+pub trait Archive: Send {
+    /// The job as the engine encoded it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    fn ended(&mut self, job: JobNumber) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Up to `limit` ended jobs below `before`, latest first.
+    ///
+    /// # Errors
+    /// As [`Archive::ended`].
+    fn latest(&mut self, before: Option<JobNumber>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError>;
+}

@@ -1,0 +1,278 @@
+//! The journal in SQLite: write-ahead log, synced at each commit. One row per batch, so that the cost of a commit does
+//! not grow with the jobs in it.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use ring::rand::{SecureRandom, SystemRandom};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+
+use super::{Archive, Batch, Recovered, Store, StoreError, Visit};
+use crate::number::JobNumber;
+
+/// Format of the tables; each step of [`MIGRATIONS`] leads to the next.
+const FORMAT: i64 = MIGRATIONS.len() as i64;
+
+/// From each format to the next, beginning with an empty file.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE journal (first INTEGER PRIMARY KEY, count INTEGER NOT NULL, body BLOB NOT NULL);
+    CREATE TABLE image (upto INTEGER NOT NULL, part INTEGER NOT NULL, parts INTEGER NOT NULL, body BLOB NOT NULL,
+        PRIMARY KEY (upto, part));
+    CREATE TABLE ended (job INTEGER PRIMARY KEY, body BLOB NOT NULL);
+"];
+
+/// An image is kept in parts of this size, bytes.
+const PART_BYTES: usize = 16 << 20;
+
+/// Pages that the write-ahead log may hold before they move to the database file (4 KiB each).
+const CHECKPOINT_PAGES: u32 = 4096;
+
+/// A journal in a folder.
+pub struct SqliteStore {
+    connection: Connection,
+    file: PathBuf,
+    secret: [u8; 32],
+    /// Held as long as the plane lives: one plane per folder.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the journal in `folder`, making both if need be, and bringing older formats up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] while another plane holds it, [`StoreError::Format`] for a later release's,
+    /// [`StoreError::Damaged`] or [`StoreError::Failed`].
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let place = folder.display().to_string();
+        let failed = |what: String| StoreError::Failed { place: place.clone(), what };
+        std::fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join("lock"))
+            .map_err(|error| failed(error.to_string()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { place }),
+            Err(TryLockError::Error(error)) => return Err(failed(error.to_string())),
+        }
+        let file = folder.join("journal.sqlite");
+        let connection = Connection::open(&file).map_err(|error| read(&file, &error))?;
+        let tune = format!(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;
+             PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA cache_size = -16384;"
+        );
+        connection.execute_batch(&tune).map_err(|error| read(&file, &error))?;
+        let mut store = Self { connection, file, secret: [0; 32], _lock: lock };
+        store.migrate()?;
+        store.secret = store.read_secret()?;
+        Ok(store)
+    }
+
+    fn migrate(&mut self) -> Result<(), StoreError> {
+        let file = self.file.clone();
+        let found: i64 = self
+            .connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(|error| read(&file, &error))?;
+        if found > FORMAT || found < 0 {
+            return Err(StoreError::Format { place: file.display().to_string(), found, known: FORMAT });
+        }
+        for (step, sql) in MIGRATIONS.iter().enumerate().skip(found as usize) {
+            let whole = || -> rusqlite::Result<()> {
+                let transaction = self.connection.unchecked_transaction()?;
+                transaction.execute_batch(sql)?;
+                transaction.pragma_update(None, "user_version", step as i64 + 1)?;
+                transaction.commit()
+            };
+            whole().map_err(|error| write(&file, &error))?;
+        }
+        Ok(())
+    }
+
+    fn read_secret(&self) -> Result<[u8; 32], StoreError> {
+        let found: Option<Vec<u8>> = self
+            .connection
+            .query_row("SELECT value FROM meta WHERE name = 'secret'", [], |row| row.get(0))
+            .optional()
+            .map_err(|error| read(&self.file, &error))?;
+        if let Some(found) = found {
+            return found.try_into().map_err(|_| self.damaged("its secret has a wrong length"));
+        }
+        let mut secret = [0; 32];
+        SystemRandom::new().fill(&mut secret).map_err(|_| StoreError::Failed {
+            place: self.file.display().to_string(),
+            what: "the system gives no random bytes".to_owned(),
+        })?;
+        self.connection
+            .execute("INSERT INTO meta (name, value) VALUES ('secret', ?1)", params![&secret[..]])
+            .map_err(|error| write(&self.file, &error))?;
+        Ok(secret)
+    }
+
+    fn damaged(&self, what: &str) -> StoreError {
+        StoreError::Damaged { place: self.file.display().to_string(), what: what.to_owned() }
+    }
+
+    fn batches(&self, from: u64, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let err = |error: rusqlite::Error| read(&self.file, &error);
+        let mut query = self
+            .connection
+            .prepare("SELECT first, count, body FROM journal WHERE first >= ?1 ORDER BY first")
+            .map_err(err)?;
+        let mut rows = query.query(params![from as i64]).map_err(err)?;
+        let mut expected = None;
+        while let Some(row) = rows.next().map_err(err)? {
+            let (first, count): (i64, i64) = (row.get(0).map_err(err)?, row.get(1).map_err(err)?);
+            let (first, count) = (first as u64, count as u64);
+            if expected.is_some_and(|expected| expected != first) {
+                return Err(self.damaged(&format!("commands before number {first} are missing")));
+            }
+            expected = Some(first + count);
+            visit(Recovered::Batch { first, count, body: row.get(2).map_err(err)? })?;
+        }
+        Ok(())
+    }
+}
+
+impl Store for SqliteStore {
+    fn recover(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let err = |error: rusqlite::Error| read(&self.file, &error);
+        let latest: Option<(i64, i64)> = self
+            .connection
+            .query_row("SELECT upto, parts FROM image ORDER BY upto DESC LIMIT 1", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()
+            .map_err(err)?;
+        let Some((upto, parts)) = latest else { return self.batches(0, visit) };
+        let mut image = Vec::new();
+        for part in 0..parts {
+            let body: Vec<u8> = self
+                .connection
+                .query_row(
+                    "SELECT body FROM image WHERE upto = ?1 AND part = ?2",
+                    params![upto, part],
+                    |row| row.get(0),
+                )
+                .optional()
+                .map_err(err)?
+                .ok_or_else(|| self.damaged(&format!("part {part} of image {upto} is missing")))?;
+            image.extend_from_slice(&body);
+        }
+        visit(Recovered::Image { upto: upto as u64, image })?;
+        self.batches(upto as u64 + 1, visit)
+    }
+
+    fn history(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.batches(0, visit)
+    }
+
+    fn append(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let whole = || -> rusqlite::Result<()> {
+            let transaction = self.connection.unchecked_transaction()?;
+            transaction
+                .prepare_cached("INSERT INTO journal (first, count, body) VALUES (?1, ?2, ?3)")?
+                .execute(params![batch.first as i64, batch.count as i64, batch.body])?;
+            if !batch.ended.is_empty() {
+                let mut keep = transaction.prepare_cached("INSERT INTO ended (job, body) VALUES (?1, ?2)")?;
+                for (job, body) in &batch.ended {
+                    keep.execute(params![job.0 as i64, body])?;
+                }
+            }
+            transaction.commit()
+        };
+        whole().map_err(|error| write(&self.file, &error))
+    }
+
+    fn keep_image(&mut self, upto: u64, image: &[u8]) -> Result<(), StoreError> {
+        let whole = || -> rusqlite::Result<()> {
+            let transaction = self.connection.unchecked_transaction()?;
+            transaction.execute("DELETE FROM image", [])?;
+            let parts = image.len().div_ceil(PART_BYTES).max(1);
+            let mut keep = transaction
+                .prepare_cached("INSERT INTO image (upto, part, parts, body) VALUES (?1, ?2, ?3, ?4)")?;
+            for part in 0..parts {
+                let end = ((part + 1) * PART_BYTES).min(image.len());
+                let body = &image[part * PART_BYTES..end];
+                keep.execute(params![upto as i64, part as i64, parts as i64, body])?;
+            }
+            drop(keep);
+            transaction.commit()
+        };
+        whole().map_err(|error| write(&self.file, &error))
+    }
+
+    fn archive(&self) -> Box<dyn Archive> {
+        Box::new(SqliteArchive { file: self.file.clone(), connection: None })
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        self.secret
+    }
+}
+
+/// Reads ended jobs beside the plane that writes them.
+struct SqliteArchive {
+    file: PathBuf,
+    connection: Option<Connection>,
+}
+
+impl SqliteArchive {
+    fn connection(&mut self) -> rusqlite::Result<&Connection> {
+        if self.connection.is_none() {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(&self.file, flags)?;
+            connection.execute_batch("PRAGMA busy_timeout = 5000")?;
+            self.connection = Some(connection);
+        }
+        Ok(self.connection.as_ref().expect("it was just opened"))
+    }
+}
+
+impl Archive for SqliteArchive {
+    fn ended(&mut self, job: JobNumber) -> Result<Option<Vec<u8>>, StoreError> {
+        let file = self.file.clone();
+        let mut find = || {
+            self.connection()?
+                .prepare_cached("SELECT body FROM ended WHERE job = ?1")?
+                .query_row(params![job.0 as i64], |row| row.get(0))
+                .optional()
+        };
+        find().map_err(|error| read(&file, &error))
+    }
+
+    fn latest(&mut self, before: Option<JobNumber>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        let file = self.file.clone();
+        let below = before.map_or(i64::MAX, |job| job.0 as i64);
+        let mut find = || {
+            let mut query = self
+                .connection()?
+                .prepare_cached("SELECT body FROM ended WHERE job < ?1 ORDER BY job DESC LIMIT ?2")?;
+            let rows = query.query_map(params![below, limit as i64], |row| row.get(0))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        find().map_err(|error| read(&file, &error))
+    }
+}
+
+fn code(error: &rusqlite::Error) -> Option<ErrorCode> {
+    error.sqlite_error_code()
+}
+
+fn read(file: &Path, error: &rusqlite::Error) -> StoreError {
+    let (place, what) = (file.display().to_string(), error.to_string());
+    match code(error) {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged { place, what },
+        _ => StoreError::Failed { place, what },
+    }
+}
+
+fn write(file: &Path, error: &rusqlite::Error) -> StoreError {
+    match code(error) {
+        Some(ErrorCode::DiskFull) => StoreError::Full { place: file.display().to_string() },
+        _ => read(file, error),
+    }
+}
