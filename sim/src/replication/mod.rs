@@ -111,13 +111,6 @@ impl<'a> Replication<'a> {
         self
     }
 
-    /// Gives every step an event of its own, also where one event at the end of a stage would do.
-    #[must_use]
-    pub fn stepwise(mut self) -> Self {
-        self.world.pipeline.unchain();
-        self
-    }
-
     /// Runs to the end.
     ///
     /// # Errors

@@ -10,6 +10,6 @@ mod storage;
 
 pub(crate) use clients::{ReaskTable, Reasking};
 pub(crate) use fleet::{FleetWorld, LaunchPlan, warm_time};
-pub(crate) use pipeline::{CHAIN, Pipeline, WHOLE, WorkKind};
+pub(crate) use pipeline::{Pipeline, WorkKind};
 pub(crate) use storage::StorageWorld;
 pub use storage::TierUse;
