@@ -4,13 +4,18 @@
 //! them, which holds the dispatcher), [`engine`] (the plane on its journal) and [`shell`] (the thread that owns it).
 //! Around it: the job API, workers, fleet providers, announcements.
 
+pub mod api;
 pub mod clock;
 pub mod command;
+pub mod connect;
 pub mod effect;
 pub mod engine;
+pub mod fleet;
 pub mod number;
 pub mod plane;
 pub mod protocol;
+pub mod service;
 pub mod shell;
 pub mod store;
 pub mod submission;
+pub mod worker;

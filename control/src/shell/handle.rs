@@ -185,6 +185,26 @@ impl Handle {
         }
     }
 
+    /// Up to `limit` ended jobs below `before`, latest first, from the store.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub async fn latest_ended(
+        &self,
+        before: Option<JobNumber>,
+        limit: usize,
+    ) -> Result<Vec<Arc<JobRecord>>, StoreError> {
+        let archive = self.archive.clone();
+        let page = tokio::task::spawn_blocking(move || {
+            let page = archive.lock().unwrap_or_else(PoisonError::into_inner).latest(before, limit)?;
+            let nobody = JobNumber::new(0, 0);
+            page.iter().map(|bytes| decode_record(before.unwrap_or(nobody), bytes).map(Arc::new)).collect()
+        });
+        page.await.unwrap_or_else(|error| {
+            Err(StoreError::Failed { place: "the ended jobs".to_owned(), what: error.to_string() })
+        })
+    }
+
     /// Connects a worker's session: what the plane tells it comes by the receiver. The channel closes when the plane
     /// ends the session.
     ///

@@ -11,12 +11,13 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration as StdDuration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::command::Command;
 use crate::effect::{Answer, Effect};
 use crate::engine::Engine;
+use crate::number::JobNumber;
 use crate::store::{Store, StoreError};
 use handle::Message;
 
@@ -57,8 +58,8 @@ pub fn start<S: Store + 'static>(
     let archive = engine.store().archive();
     let handle = Handle::new(sender, archive, outlets.shared());
     let run = move || {
-        let (askers, looks, effects) = (VecDeque::new(), Vec::new(), Vec::new());
-        Shell { engine, clock, outlets, receiver, askers, looks, effects, stop: None }.run()
+        let (askers, looks, watches, effects) = (VecDeque::new(), Vec::new(), Vec::new(), Vec::new());
+        Shell { engine, clock, outlets, receiver, askers, looks, watches, effects, stop: None }.run()
     };
     let thread = std::thread::Builder::new().name("plane".to_owned()).spawn(run)?;
     Ok((handle, thread))
@@ -88,6 +89,8 @@ struct Shell<S> {
     askers: VecDeque<Asker>,
     /// Questions to the state, answered after the commit.
     looks: Vec<handle::Look>,
+    /// Those who begin to watch a job, after the commit too.
+    watches: Vec<(JobNumber, mpsc::UnboundedSender<News>)>,
     effects: Vec<Effect>,
     stop: Option<oneshot::Sender<()>>,
 }
@@ -127,11 +130,16 @@ impl<S: Store> Shell<S> {
             self.engine.apply(now, Command::Tick);
         }
         self.commit()?;
+        self.outlets.perform(&mut self.effects, &mut self.askers);
+        // After the effects: who finds no job in the state finds it among the ended ones.
         for look in self.looks.drain(..) {
             look(self.engine.plane());
         }
-        let fresh = &mut self.effects;
-        self.outlets.perform(fresh, &mut self.askers);
+        for (job, sender) in self.watches.drain(..) {
+            if let Some(view) = self.engine.plane().job(job) {
+                self.outlets.watch(job, view, sender);
+            }
+        }
         self.outlets.renew_figures(self.clock.now(), self.engine.plane());
         if self.engine.keep_image_if_due()? {
             tracing::info!(upto = self.engine.next() - 1, "kept an image of the journal");
@@ -183,11 +191,7 @@ impl<S: Store> Shell<S> {
             Message::Tell(command) => self.engine.apply(now, command),
             Message::Look(look) => self.looks.push(look),
             Message::Attach { session, sender } => self.outlets.attach(session, sender),
-            Message::Watch { job, sender } => {
-                if let Some(view) = self.engine.plane().job(job) {
-                    self.outlets.watch(job, view, sender);
-                }
-            }
+            Message::Watch { job, sender } => self.watches.push((job, sender)),
             Message::Progress { session, lease, job, done, of } => {
                 if self.engine.plane().session_holds(session, lease, job) {
                     self.outlets.progress(job, done, of);
