@@ -71,7 +71,8 @@ impl Exporter {
             }
         }
         page.counters("headroom_jobs_ended", "Jobs that ended, by class and outcome", &rows)?;
-        let waits: Vec<_> = classes().map(|(name, counts)| ([("class", name.as_str())], &counts.wait)).collect();
+        let waits: Vec<_> =
+            classes().map(|(name, counts)| ([("class", name.as_str())], &counts.wait)).collect();
         let help = "Time of ended jobs in queues and between attempts";
         page.histograms("headroom_job_wait_seconds", help, &waits)?;
         let services: Vec<_> =
@@ -83,7 +84,11 @@ impl Exporter {
         let help = "Reports under an old lease, refused";
         page.counter("headroom_fenced_results", help, figures.totals.stale)?;
         page.gauge("headroom_webhooks_pending", "Announcements not settled", figures.webhooks as f64)?;
-        page.counter("headroom_rows_lost", "Records that were not counted", self.counters.rows_lost.load(Relaxed))
+        page.counter(
+            "headroom_rows_lost",
+            "Records that were not counted",
+            self.counters.rows_lost.load(Relaxed),
+        )
     }
 
     fn fleet(&self, page: &mut Page<'_>) -> Result<(), Error> {
@@ -97,7 +102,8 @@ impl Exporter {
         page.gauges("headroom_instances", "Instances by pool and state", &rows)?;
         page.gauge("headroom_workers", "Workers connected", figures.workers as f64)?;
         let interrupted = self.counters.instances_by(InstanceEnd::Interrupted);
-        let rows: Vec<_> = interrupted.iter().map(|(pool, count)| ([("pool", pool.as_str())], *count)).collect();
+        let rows: Vec<_> =
+            interrupted.iter().map(|(pool, count)| ([("pool", pool.as_str())], *count)).collect();
         page.counters("headroom_interruptions", "Instances taken by the provider", &rows)?;
         let refused = self.counters.instances_by(InstanceEnd::Refused);
         let rows: Vec<_> = refused.iter().map(|(pool, count)| ([("pool", pool.as_str())], *count)).collect();
@@ -126,8 +132,7 @@ impl Exporter {
     }
 
     fn http(&self, page: &mut Page<'_>) -> Result<(), Error> {
-        let statuses: Vec<String> =
-            STATUSES.iter().map(u16::to_string).chain(["other".to_owned()]).collect();
+        let statuses: Vec<String> = STATUSES.iter().map(u16::to_string).chain(["other".to_owned()]).collect();
         let mut rows = Vec::new();
         let mut durations = Vec::new();
         for route in Route::ALL {
@@ -151,14 +156,22 @@ impl Exporter {
         page.gauge("headroom_http_connections", "Connections open", open)?;
         page.gauge("headroom_http_streams", "Streams of events open", counters.streams() as f64)?;
         for (name, help, count) in [
-            ("headroom_http_connections_refused", "Connections above the limit", &counters.connections_refused),
+            (
+                "headroom_http_connections_refused",
+                "Connections above the limit",
+                &counters.connections_refused,
+            ),
             ("headroom_http_unauthorized", "Requests without a valid key", &counters.unauthorized),
             ("headroom_http_rate_limited", "Requests above their key's rate", &counters.too_fast),
             ("headroom_tls_handshakes_failed", "TLS handshakes that failed", &counters.handshakes_failed),
         ] {
             page.counter(name, help, count.load(Relaxed))?;
         }
-        page.counter("headroom_audit_entries_lost", "Entries that are not in the audit log", self.audit.lost())?;
+        page.counter(
+            "headroom_audit_entries_lost",
+            "Entries that are not in the audit log",
+            self.audit.lost(),
+        )?;
         let build = [("version", env!("CARGO_PKG_VERSION"))];
         page.gauges("headroom_build_info", "1, with the version as a label", &[(build, 1.0)])
     }

@@ -103,7 +103,10 @@ pub(crate) fn dress(
         let length = key.len();
         if length == 0 || length > KEY_BYTES_MAX || key.to_str().is_err() {
             let detail = format!("an Idempotency-Key of {length} bytes");
-            return Err(Problem::invalid(detail, "use 1 to 255 visible ASCII characters, for example a UUID"));
+            return Err(Problem::invalid(
+                detail,
+                "use 1 to 255 visible ASCII characters, for example a UUID",
+            ));
         }
         submission.idempotency = Some(idempotency(submission.tenant, key.as_bytes(), body));
     }
