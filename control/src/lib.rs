@@ -7,11 +7,15 @@
 pub mod api;
 pub mod clock;
 pub mod command;
+pub mod connect;
 pub mod effect;
 pub mod engine;
+pub mod fleet;
 pub mod number;
 pub mod plane;
 pub mod protocol;
+pub mod service;
 pub mod shell;
 pub mod store;
 pub mod submission;
+pub mod worker;

@@ -13,6 +13,10 @@ pub const PROTOCOL_VERSION: u16 = 1;
 /// Longest WebSocket message, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes from which a list of messages is sent and the next begun. No single message is as long as the rest to
+/// [`MESSAGE_BYTES_MAX`].
+pub const FRAME_BYTES: usize = 256 << 10;
+
 /// Leases that one worker may hold at once.
 pub const LEASES_MAX: usize = 1024;
 
@@ -128,6 +132,25 @@ pub fn encode<T: Serialize>(messages: &[T]) -> Vec<u8> {
     postcard::to_stdvec(messages).expect("protocol messages hold nothing that postcard cannot encode")
 }
 
+/// Encodes messages as few lists, each about [`FRAME_BYTES`] long or of one message.
+pub fn frames<T: Serialize>(messages: &[T]) -> Vec<Vec<u8>> {
+    let mut frames = Vec::with_capacity(1);
+    let mut body = Vec::new();
+    let mut first = 0;
+    for (index, message) in messages.iter().enumerate() {
+        body = postcard::to_extend(message, body).expect("protocol messages encode");
+        if body.len() >= FRAME_BYTES || index + 1 == messages.len() {
+            let count = index + 1 - first;
+            let mut frame = Vec::with_capacity(body.len() + 5);
+            frame = postcard::to_extend(&count, frame).expect("a count encodes");
+            frame.append(&mut body);
+            frames.push(frame);
+            first = index + 1;
+        }
+    }
+    frames
+}
+
 /// Decodes what a worker sent, and checks every size in it.
 ///
 /// # Errors
@@ -181,4 +204,48 @@ fn check(message: &FromWorker) -> Result<(), ProtocolError> {
 
 fn at_most(what: &'static str, size: usize, max: usize) -> Result<(), ProtocolError> {
     if size > max { Err(ProtocolError::TooLarge { what, size, max }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finished(number: u64, bytes: usize) -> FromWorker {
+        let lease = Lease { slot: number as u32, token: 1 };
+        let report = Report::Done { result: vec![b'x'; bytes].into(), objects: Vec::new() };
+        FromWorker::Finished { lease, job: JobNumber(number), report }
+    }
+
+    #[test]
+    fn frames_are_lists_of_bounded_length_in_order() {
+        for (count, bytes) in [(1, 0), (300, 10), (40, RESULT_BYTES_MAX)] {
+            let messages: Vec<FromWorker> = (0..count).map(|number| finished(number, bytes)).collect();
+            let frames = frames(&messages);
+            assert!(frames.iter().all(|frame| frame.len() < FRAME_BYTES + RESULT_BYTES_MAX + 64));
+            let decoded: Vec<FromWorker> = frames
+                .iter()
+                .flat_map(|frame| decode_from_worker(frame).expect("own frames decode"))
+                .collect();
+            assert_eq!(decoded, messages);
+        }
+        assert!(frames::<FromWorker>(&[]).is_empty());
+        assert_eq!(frames(&[FromWorker::Ready]), [encode(&[FromWorker::Ready])], "one list is encoded alike");
+    }
+
+    #[test]
+    fn what_is_too_large_or_malformed_is_refused() {
+        let too_large = encode(&[finished(1, RESULT_BYTES_MAX + 1)]);
+        assert!(matches!(
+            decode_from_worker(&too_large),
+            Err(ProtocolError::TooLarge { what: "a result", .. })
+        ));
+        let leases = vec![Lease { slot: 1, token: 1 }; LEASES_MAX + 1];
+        assert!(decode_from_worker(&encode(&[FromWorker::Beat { alive: leases }])).is_err());
+        let good = encode(&[finished(1, 100), FromWorker::Leaving]);
+        for end in 0..good.len() {
+            assert!(decode_from_worker(&good[..end]).is_err(), "cut at {end}");
+        }
+        let longer = [&good[..], &[0]].concat();
+        assert_eq!(decode_from_worker(&longer), Err(ProtocolError::Malformed { bytes: longer.len() }));
+    }
 }

@@ -72,14 +72,14 @@ pub fn parse(bytes: &[u8], names: &Names) -> Result<Box<Submission>, Problem> {
     check(body, names)
 }
 
+/// A job of a batch: its text, and what was read from it.
+pub type BatchItem<'a> = (&'a str, Result<Box<Submission>, Problem>);
+
 /// Reads a batch: an array of submissions. A wrong one among them is a problem of its own.
 ///
 /// # Errors
 /// A [`Problem`] when it is no array, is empty, or is too long.
-pub fn parse_batch<'a>(
-    bytes: &'a [u8],
-    names: &Names,
-) -> Result<Vec<(&'a str, Result<Box<Submission>, Problem>)>, Problem> {
+pub fn parse_batch<'a>(bytes: &'a [u8], names: &Names) -> Result<Vec<BatchItem<'a>>, Problem> {
     let items: Vec<&RawValue> = serde_json::from_slice(bytes).map_err(|error| unreadable(&error))?;
     if items.is_empty() || items.len() > BATCH_JOBS_MAX {
         let detail = format!("a batch of {} jobs", items.len());

@@ -20,7 +20,7 @@ mod rules;
 mod work;
 mod workers;
 
-pub use image::{ImageError, PlaneImage};
+pub use image::{ImageError, PlaneImage, PlaneImageRef};
 pub use jobs::Listing;
 pub use rules::{Patience, Rules, RulesError};
 
@@ -60,6 +60,8 @@ pub struct Plane {
     /// Launches asked for.
     launches: u64,
     epoch: u64,
+    /// The plane's clock and the wall's, Unix milliseconds, when the epoch began.
+    wall: Option<(Instant, u64)>,
     /// The latest time that a command had.
     last: Instant,
     /// Between inputs and outputs of one command.
@@ -91,6 +93,17 @@ pub struct Figures {
     pub epoch: u64,
 }
 
+/// A launch, as providers may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaunchView {
+    /// Which.
+    pub token: LaunchToken,
+    /// For which pool.
+    pub pool: PoolId,
+    /// The provider's name of the machine, once launched.
+    pub handle: Option<String>,
+}
+
 impl Plane {
     /// A plane before its first command; the launches of its initial instances are in `out`.
     ///
@@ -113,6 +126,7 @@ impl Plane {
             sequence: 0,
             launches: 0,
             epoch: 0,
+            wall: None,
             last: Instant::START,
             inputs: VecDeque::new(),
             outputs: Vec::new(),
@@ -132,7 +146,10 @@ impl Plane {
         let now = now.max(self.last);
         self.last = now;
         match command {
-            Command::TookOver { epoch, .. } => self.take_over(now, epoch, out),
+            Command::TookOver { epoch, unix_ms } => {
+                self.wall = Some((now, unix_ms));
+                self.take_over(now, epoch, out);
+            }
             Command::Submit(submission) => self.submit(now, submission, out),
             Command::Cancel { job, tenant } => self.cancel(now, job, tenant, out),
             Command::Hello { session, hello } => self.hello(now, session, *hello, out),
@@ -141,7 +158,10 @@ impl Plane {
             Command::Finished { session, lease, job, report } => {
                 self.finished(now, session, lease, job, report, out);
             }
-            Command::Disconnected { session } => self.disconnected(now, session),
+            Command::Disconnected { session } => {
+                self.disconnected(now, session);
+                out.push(Effect::Close { session });
+            }
             Command::Leaving { session } => self.leaving(now, session, out),
             Command::Notice { session, seconds } => {
                 if let Some(instance) = self.machines.by_session(session) {
@@ -188,6 +208,11 @@ impl Plane {
     /// The latest time that a command had; the clock of the next plane goes on from here.
     pub fn last(&self) -> Instant {
         self.last
+    }
+
+    /// The wall clock at [`Plane::last`], Unix milliseconds, as far as the plane knows.
+    pub fn last_unix_ms(&self) -> Option<u64> {
+        self.wall.map(|(at, unix_ms)| unix_ms.saturating_add(self.last.since(at).as_nanos() / 1_000_000))
     }
 
     /// Which plane's turn it is.
@@ -249,6 +274,26 @@ impl Plane {
     /// The price of a pool now.
     pub fn price(&self, pool: PoolId) -> UsdPerHour {
         self.money.price(pool)
+    }
+
+    /// Spent per hour now.
+    pub fn burn(&self) -> policy::units::Usd {
+        self.money.burn(&self.machines)
+    }
+
+    /// Every launch whose machine is needed, or whose end is not confirmed.
+    pub fn launches(&self) -> Vec<LaunchView> {
+        let machines = self.machines.iter().map(|(_, machine)| LaunchView {
+            token: machine.token,
+            pool: machine.pool,
+            handle: machine.handle.clone(),
+        });
+        let endings = self.machines.endings.iter().map(|(token, ending)| LaunchView {
+            token: *token,
+            pool: ending.pool,
+            handle: ending.handle.clone(),
+        });
+        machines.chain(endings).collect()
     }
 
     /// Hands an input to the dispatcher, and performs all that follows.
@@ -351,9 +396,9 @@ impl Plane {
         let mut rules = Rules::new(&loaded.scenario, old.shard, old.secret, old.patience.clone())
             .map_err(|error| error.to_string())?;
         rules.joined = old.joined.clone();
-        let outputs = Vec::new();
-        // RELOAD
-        self.money.reload(&rules);
+        let mut outputs = Vec::new();
+        self.dispatcher.reload(now, rules.system.clone(), &mut outputs).map_err(|error| error.to_string())?;
+        self.money.reload(&self.rules, &rules);
         self.rules = rules;
         for output in outputs {
             self.perform(now, output, out);

@@ -23,9 +23,19 @@ impl Money {
         Self { prices, ended_nanousd: 0 }
     }
 
-    /// Takes the prices of new rules.
-    pub(crate) fn reload(&mut self, rules: &Rules) {
-        self.prices = rules.system.pools.iter().map(|pool| pool.offering.price).collect();
+    /// Takes the prices that new rules give anew; a market price stays where the rules' own did.
+    pub(crate) fn reload(&mut self, before: &Rules, rules: &Rules) {
+        let pools = before.system.pools.iter().zip(&rules.system.pools);
+        for (price, (before, pool)) in self.prices.iter_mut().zip(pools) {
+            if pool.offering.price != before.offering.price {
+                *price = pool.offering.price;
+            }
+        }
+    }
+
+    /// Pools that have a price.
+    pub(crate) fn pools(&self) -> usize {
+        self.prices.len()
     }
 
     pub(crate) fn set_price(&mut self, pool: PoolId, price: UsdPerHour) {

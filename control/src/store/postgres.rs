@@ -100,7 +100,10 @@ impl PostgresPlace {
         // Two planes that start at once would both create: one at a time.
         client.batch_execute("SELECT pg_advisory_lock(727201)").await.map_err(|error| self.failed(&error))?;
         let made = self.make_tables(client).await;
-        client.batch_execute("SELECT pg_advisory_unlock(727201)").await.map_err(|error| self.failed(&error))?;
+        client
+            .batch_execute("SELECT pg_advisory_unlock(727201)")
+            .await
+            .map_err(|error| self.failed(&error))?;
         made
     }
 
@@ -171,7 +174,8 @@ impl Election {
     /// # Errors
     /// [`StoreError::Failed`].
     pub async fn take(&self, seen: u64, holder: &str, url: &str) -> Result<Option<u64>, StoreError> {
-        let sql = "UPDATE headroom_leader SET epoch = epoch + 1, holder = $3, url = $4, renewed = clock_timestamp()
+        let sql =
+            "UPDATE headroom_leader SET epoch = epoch + 1, holder = $3, url = $4, renewed = clock_timestamp()
             WHERE shard = $1 AND epoch = $2 RETURNING epoch";
         let rows = self
             .client
@@ -316,15 +320,16 @@ impl Store for PostgresStore {
         let shard = i32::from(self.place.shard);
         let (epoch, first, count) = (self.epoch as i64, batch.first as i64, batch.count as i64);
         let appended = if batch.ended.is_empty() {
-            self.runtime.block_on(
-                self.client.execute(&self.append, &[&shard, &epoch, &first, &count, &batch.body]),
-            )
+            self.runtime
+                .block_on(self.client.execute(&self.append, &[&shard, &epoch, &first, &count, &batch.body]))
         } else {
             let jobs: Vec<i64> = batch.ended.iter().map(|(job, _)| job.0 as i64).collect();
             let bodies: Vec<&[u8]> = batch.ended.iter().map(|(_, body)| &body[..]).collect();
             self.runtime.block_on(
-                self.client
-                    .execute(&self.append_ended, &[&shard, &epoch, &first, &count, &batch.body, &jobs, &bodies]),
+                self.client.execute(
+                    &self.append_ended,
+                    &[&shard, &epoch, &first, &count, &batch.body, &jobs, &bodies],
+                ),
             )
         };
         match appended {
@@ -397,8 +402,7 @@ impl PostgresArchive {
             self.open = Some((runtime, client));
         }
         let Some((runtime, client)) = &self.open else { return Ok(Vec::new()) };
-        let rows =
-            runtime.block_on(client.query(sql, values)).map_err(|error| self.place.failed(&error))?;
+        let rows = runtime.block_on(client.query(sql, values)).map_err(|error| self.place.failed(&error))?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 }

@@ -42,7 +42,10 @@ fn nothing_is_lost_or_done_twice_whatever_fails() {
                     let outcome = played.unwrap_or_else(|panic| {
                         next.store(u64::MAX / 2, Ordering::Relaxed);
                         let text = panic.downcast_ref::<String>().cloned();
-                        panic!("seed {seed} failed: {}\nRepeat it with HEADROOM_SEEDS={seed}", text.unwrap_or_default());
+                        panic!(
+                            "seed {seed} failed: {}\nRepeat it with HEADROOM_SEEDS={seed}",
+                            text.unwrap_or_default()
+                        );
                     });
                     total.lock().unwrap().add(&outcome);
                 }

@@ -109,7 +109,7 @@ horizon = "1h"
 "#;
 
 /// The rules of scenario `index`, of any.
-pub fn rules(index: u64) -> Rules {
+pub(crate) fn rules(index: u64) -> Rules {
     static RULES: OnceLock<Vec<Rules>> = OnceLock::new();
     let all = RULES.get_or_init(|| {
         let load = |(at, text): (usize, &&str)| {
@@ -135,7 +135,10 @@ fn control_scenario(name: &str, text: &str) -> scenarios::scenario::Scenario {
     match scenarios::load_str(name, text, Path::new("."), &[]) {
         Ok(loaded) => loaded.scenario,
         Err(errors) => {
-            let lines: Vec<_> = errors.iter().map(|error| format!("{}: {} ({:?})", error.key(), error.message(), error.help())).collect();
+            let lines: Vec<_> = errors
+                .iter()
+                .map(|error| format!("{}: {} ({:?})", error.key(), error.message(), error.help()))
+                .collect();
             panic!("{name}: {lines:#?}")
         }
     }

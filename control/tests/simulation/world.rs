@@ -6,7 +6,7 @@ use control::command::{Command, LaunchRefusal, LaunchToken, SessionId};
 use control::effect::{Answer, Effect};
 use control::engine::{Engine, decode_record, fold};
 use control::number::JobNumber;
-use control::plane::Rules;
+use control::plane::{Plane, PlaneImage, Rules};
 use control::protocol::{FromWorker, Report, ToWorker};
 use control::store::{Disk, DiskFault, DiskStore, Store, StoreError};
 use control::submission::{Idempotency, Submission};
@@ -27,30 +27,29 @@ const CALM: Instant = Instant::from_nanos(600 * 1_000_000_000);
 const REST: Instant = Instant::from_nanos(3 * 3600 * 1_000_000_000);
 
 /// Jobs of one tenant at once.
-const IMAGES: bool = false;
 const TENANT_MAX: u32 = 25;
 
 /// What a seed came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    pub accepted: u64,
-    pub done: u64,
-    pub failed: u64,
-    pub expired: u64,
-    pub cancelled: u64,
-    pub stale_results: u64,
-    pub crashes: u64,
-    pub torn_writes: u64,
-    pub worker_deaths: u64,
-    pub launches: u64,
-    pub interruptions: u64,
-    pub images: u64,
-    pub commands: u64,
+pub(crate) struct Outcome {
+    pub(crate) accepted: u64,
+    pub(crate) done: u64,
+    pub(crate) failed: u64,
+    pub(crate) expired: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) stale_results: u64,
+    pub(crate) crashes: u64,
+    pub(crate) torn_writes: u64,
+    pub(crate) worker_deaths: u64,
+    pub(crate) launches: u64,
+    pub(crate) interruptions: u64,
+    pub(crate) images: u64,
+    pub(crate) commands: u64,
 }
 
 impl Outcome {
     /// Adds another seed's.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.accepted += other.accepted;
         self.done += other.done;
         self.failed += other.failed;
@@ -71,17 +70,33 @@ impl Outcome {
 #[derive(Clone, Debug)]
 enum Event {
     /// A client submits its job number `0`, or asks again.
-    Submit { client: u64, again: u8 },
+    Submit {
+        client: u64,
+        again: u8,
+    },
     Cancel(JobNumber),
     /// A command reaches the plane; `from` is the incarnation it was meant for, if it is a worker's.
-    Arrive { incarnation: Option<u64>, command: Command },
+    Arrive {
+        incarnation: Option<u64>,
+        command: Command,
+    },
     /// A message reaches a worker.
-    Tell { worker: usize, session: SessionId, message: ToWorker },
-    Closed { worker: usize, session: SessionId },
+    Tell {
+        worker: usize,
+        session: SessionId,
+        message: ToWorker,
+    },
+    Closed {
+        worker: usize,
+        session: SessionId,
+    },
     Connect(usize),
     /// A worker looks after itself.
     Step(usize),
-    Launch { token: LaunchToken, pool: PoolId },
+    Launch {
+        token: LaunchToken,
+        pool: PoolId,
+    },
     Terminate(LaunchToken),
     /// The plane takes what came and commits.
     Turn,
@@ -92,7 +107,7 @@ enum Event {
 }
 
 /// Everything.
-pub struct World {
+pub(crate) struct World {
     rules: Rules,
     chance: Stream,
     draws: u64,
@@ -121,17 +136,27 @@ pub struct World {
     unsettled: u64,
 }
 
+/// A plane's state as bytes, without timers that are void already: those depend on when it was last taken up.
+fn canonical(plane: &Plane) -> Vec<u8> {
+    let image = PlaneImage::decode(&plane.image().encode()).unwrap();
+    Plane::restore(plane.rules().clone(), image).unwrap().image().encode()
+}
+
 impl Event {
     fn is_unsettled(&self) -> bool {
         matches!(
             self,
-            Self::Submit { .. } | Self::Restart | Self::Launch { .. } | Self::Terminate(_) | Self::Arrive { .. }
+            Self::Submit { .. }
+                | Self::Restart
+                | Self::Launch { .. }
+                | Self::Terminate(_)
+                | Self::Arrive { .. }
         )
     }
 }
 
 impl World {
-    pub fn new(seed: u64, story: bool) -> Self {
+    pub(crate) fn new(seed: u64, story: bool) -> Self {
         let chance = Stream::new(seed, 0, "simulation");
         let rules = scenarios::rules(chance.bits(0));
         let mut world = Self {
@@ -183,7 +208,7 @@ impl World {
     }
 
     /// Plays it to the end.
-    pub fn play(mut self) -> Outcome {
+    pub(crate) fn play(mut self) -> Outcome {
         let mut calm = false;
         while let Some(std::cmp::Reverse((at, sequence))) = self.events.pop() {
             if at > CALM && !calm {
@@ -214,7 +239,8 @@ impl World {
 
     fn finish(mut self) -> Outcome {
         self.reconcile();
-        let engine = self.engine.take().expect("a calm world has its plane");
+        let mut engine = self.engine.take().expect("a calm world has its plane");
+        engine.commit(&mut Vec::new()).unwrap();
         assert_eq!(engine.plane().jobs_in_system(), 0, "jobs are still in the system at rest");
         engine.plane().dispatcher().check().unwrap();
         let mut archive = engine.store().archive();
@@ -229,10 +255,10 @@ impl World {
             assert!(known.contains(&token), "machine {token} runs and the plane does not know it");
         }
         // What is on disk gives the same plane again.
-        let image = engine.plane().image().encode();
+        let image = canonical(engine.plane());
         let mut store = DiskStore::open(&self.disk);
         let (again, _, _) = fold(&mut store, self.rules.clone()).unwrap();
-        assert!(again.image().encode() == image, "replay gives another plane");
+        assert!(canonical(&again) == image, "replay gives another plane");
         self.outcome.commands = engine.next() - 1;
         self.outcome.accepted = self.judge.accepted;
         self.outcome.stale_results = self.judge.stale;
@@ -423,7 +449,7 @@ impl World {
             return self.crash();
         }
         self.perform(effects);
-        if IMAGES && self.often(0.01)
+        if self.often(0.003)
             && let Some(engine) = self.engine.as_mut()
             && engine.pending() == 0
         {
@@ -433,7 +459,8 @@ impl World {
         if let Some(engine) = self.engine.as_ref() {
             let next = engine.plane().poll_timeout();
             if next != Instant::NEVER {
-                let at = Instant::from_nanos(next.as_nanos() + self.skew).max(self.now + Duration::from_millis(1));
+                let at =
+                    Instant::from_nanos(next.as_nanos() + self.skew).max(self.now + Duration::from_millis(1));
                 self.plan_turn(at);
             }
         }
@@ -532,7 +559,13 @@ impl World {
     fn restart(&mut self) {
         let store = DiskStore::open(&self.disk);
         let engine = Engine::open(store, self.rules.clone(), 0).unwrap();
-        self.tell(|| format!("a plane takes over as epoch {} with {} jobs", engine.plane().epoch(), engine.plane().jobs_in_system()));
+        self.tell(|| {
+            format!(
+                "a plane takes over as epoch {} with {} jobs",
+                engine.plane().epoch(),
+                engine.plane().jobs_in_system()
+            )
+        });
         self.engine = Some(engine);
         self.incarnation += 1;
         self.plan_turn(self.now);
@@ -615,7 +648,13 @@ impl World {
         if let Some(session) = self.workers[worker].session.take() {
             self.sessions.remove(&session);
             let at = self.way();
-            self.at(at, Event::Arrive { incarnation: Some(self.incarnation), command: Command::Disconnected { session } });
+            self.at(
+                at,
+                Event::Arrive {
+                    incarnation: Some(self.incarnation),
+                    command: Command::Disconnected { session },
+                },
+            );
         }
         if !self.workers[worker].is_dead {
             let at = self.within(2.0);
@@ -632,13 +671,15 @@ impl World {
         if self.faults && self.often(0.1) && !self.cloud.machines.contains_key(&token) {
             let why = LaunchRefusal::InsufficientCapacity;
             let at = self.way();
-            return self.at(at, Event::Arrive { incarnation: None, command: Command::LaunchFailed { token, why } });
+            return self
+                .at(at, Event::Arrive { incarnation: None, command: Command::LaunchFailed { token, why } });
         }
         let (made, handle) = self.cloud.launch(token, pool);
         if made {
             let name = format!("w-{token}");
             let row = &self.rules.system.pools[pool.index()];
-            let ready = self.now + Duration::from_secs(10) + Duration::from_millis(self.chance.bits(7) % 20_000);
+            let ready =
+                self.now + Duration::from_secs(10) + Duration::from_millis(self.chance.bits(7) % 20_000);
             let worker =
                 Worker::new(name, row.name.clone(), row.slots.iter().sum(), Some(token.to_string()), ready);
             self.workers.push(worker);
@@ -733,7 +774,7 @@ impl World {
         if self.workers[index].is_dead {
             return;
         }
-        let next = self.now + Duration::from_millis(500);
+        let next = self.now + Duration::from_secs(1);
         let worker = &self.workers[index];
         let frozen = worker.frozen_until > self.now;
         if !frozen && worker.session.is_some() && worker.is_welcome {
@@ -745,11 +786,16 @@ impl World {
             if self.workers[index].beat_at <= self.now {
                 self.workers[index].beat_at = self.now + Duration::from_secs(2);
                 let worker = &self.workers[index];
-                let alive = if worker.is_hung { Vec::new() } else { worker.running.keys().copied().collect() };
+                let alive =
+                    if worker.is_hung { Vec::new() } else { worker.running.keys().copied().collect() };
                 self.say(index, FromWorker::Beat { alive });
             }
             let worker = &self.workers[index];
-            if worker.drains && worker.running.is_empty() && worker.finished.is_empty() && worker.launch.is_none() {
+            if worker.drains
+                && worker.running.is_empty()
+                && worker.finished.is_empty()
+                && worker.launch.is_none()
+            {
                 self.workers[index].drains = false;
                 self.say(index, FromWorker::Leaving);
             }

@@ -300,6 +300,11 @@ impl Dispatcher {
         }
     }
 
+    /// Whether a job is in the system.
+    pub fn holds(&self, job: JobId) -> bool {
+        self.jobs.live(job).is_some()
+    }
+
     /// Every job in the system.
     pub fn live_jobs(&self) -> Vec<JobId> {
         self.jobs.iter().map(|(slot, _)| self.jobs.id(slot)).collect()
