@@ -14,6 +14,8 @@ pub(crate) mod profile;
 pub(crate) mod result_folder;
 pub(crate) mod run_args;
 pub(crate) mod schema;
+#[cfg(feature = "live")]
+pub(crate) mod serve;
 pub(crate) mod simulate;
 mod spot_zones;
 mod summary_text;
