@@ -32,6 +32,9 @@ const KEY_BYTES_MAX: usize = 255;
 /// Longest deadline, seconds.
 const DEADLINE_MAX_S: f64 = 30.0 * 24.0 * 3600.0;
 
+/// Longest part of a parser's message that is passed on, characters.
+const ERROR_CHARS_MAX: usize = 300;
+
 /// Last priority.
 const PRIORITY_MAX: u8 = 7;
 
@@ -210,10 +213,16 @@ fn traceparent(value: &[u8]) -> Option<String> {
 
 fn unreadable(error: &serde_json::Error) -> Problem {
     let remedy = "send JSON as in /v1/openapi.json: {\"class\": \"...\", \"payload\": {...}}";
-    if error.is_data() {
-        return wrong(format!("the body is JSON and no submission: {error}"), remedy);
+    // The error repeats names and values of the body, however long they are; the place is at its end.
+    let mut text = error.to_string();
+    if text.chars().count() > ERROR_CHARS_MAX {
+        text = text.chars().take(ERROR_CHARS_MAX).collect();
+        text = format!("{text} ... at line {} column {}", error.line(), error.column());
     }
-    Problem::invalid(format!("the body is no JSON: {error}"), remedy)
+    if error.is_data() {
+        return wrong(format!("the body is JSON and no submission: {text}"), remedy);
+    }
+    Problem::invalid(format!("the body is no JSON: {text}"), remedy)
 }
 
 fn wrong(

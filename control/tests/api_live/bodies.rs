@@ -35,7 +35,9 @@ async fn bodies_are_bounded() {
 async fn wrong_bodies_are_named() {
     let house = House::open().await;
     let mut client = house.client().await;
-    for (body, status) in [("", 400), ("{", 400), ("nonsense", 400), ("{}", 422), (r#"{"payload":1,"x":1}"#, 422)] {
+    for (body, status) in
+        [("", 400), ("{", 400), ("nonsense", 400), ("{}", 422), (r#"{"payload":1,"x":1}"#, 422)]
+    {
         let reply = client.post("/v1/jobs", body).await;
         assert_eq!(reply.status, status, "{body}");
         assert_eq!(reply.header("content-type"), Some("application/problem+json"));
@@ -50,7 +52,10 @@ async fn a_body_in_pieces_is_whole() {
     let house = House::open().await;
     let mut client = house.client().await;
     let body = r#"{"payload":"in pieces"}"#;
-    let head = format!("POST /v1/jobs?wait=20 HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /v1/jobs?wait=20 HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     client.raw(head.as_bytes()).await;
     for piece in body.as_bytes().chunks(5) {
         client.raw(piece).await;
@@ -65,7 +70,8 @@ async fn a_body_that_breaks_off_is_no_job() {
     for kept in [0, 1, 20] {
         let mut client = house.client().await;
         let body = r#"{"payload":"broken off"}"#;
-        let head = format!("POST /v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head =
+            format!("POST /v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len());
         client.raw(format!("{head}{}", &body[..kept]).as_bytes()).await;
         client.hang_up().await;
         let said = String::from_utf8(client.until_closed().await).expect("text");
@@ -106,7 +112,9 @@ async fn what_is_no_http_is_refused() {
     let house = House::open().await;
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(100_000));
     let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(1000));
-    for wrong in ["\r\n\r\nnonsense\r\n\r\n", "\x16\x03\x01\x02\x00", "GET /\0 HTTP/1.1\r\n\r\n", &long, &many] {
+    for wrong in
+        ["\r\n\r\nnonsense\r\n\r\n", "\x16\x03\x01\x02\x00", "GET /\0 HTTP/1.1\r\n\r\n", &long, &many]
+    {
         let mut client = house.client().await;
         client.raw(wrong.as_bytes()).await;
         client.hang_up().await;

@@ -81,7 +81,13 @@ impl Client {
         self.ask("POST", path, &[], body).await
     }
 
-    pub(crate) async fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    pub(crate) async fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Reply {
         self.send(method, path, headers, body).await;
         self.reply(method).await
     }

@@ -110,7 +110,8 @@ impl House {
 
     pub(crate) async fn build(plan: Plan) -> std::io::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let tokens = plan.keys.into_iter().map(|wish| create(folder.path(), wish).expect("a key").0).collect();
+        let tokens =
+            plan.keys.into_iter().map(|wish| create(folder.path(), wish).expect("a key").0).collect();
         let disk = Disk::default();
         let loaded = scenarios::load_str("test", SCENARIO, Path::new("."), &[]).expect("the scenario");
         let patience = Patience {

@@ -21,8 +21,15 @@ async fn a_job_that_is_waited_for_comes_back_done() {
     let reply = client.ask("POST", "/v1/jobs", &[("prefer", "wait=20")], body).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     let job = reply.json();
-    assert_eq!((&job["state"], &job["class"], &job["deliveries"]), (&json!("done"), &json!("bulk"), &json!(1)));
-    assert!(reply.text().contains(r#""result":{"n": 1.50}"#), "the result is as it was written: {}", reply.text());
+    assert_eq!(
+        (&job["state"], &job["class"], &job["deliveries"]),
+        (&json!("done"), &json!("bulk"), &json!(1))
+    );
+    assert!(
+        reply.text().contains(r#""result":{"n": 1.50}"#),
+        "the result is as it was written: {}",
+        reply.text()
+    );
     let created: jiff::Timestamp = job["created_at"].as_str().expect("a time").parse().expect("a time");
     let age = jiff::Timestamp::now().duration_since(created);
     assert!(age.abs() < jiff::SignedDuration::from_secs(60), "calendar time is right: {age}");
@@ -136,7 +143,8 @@ async fn submissions_that_race_with_one_key_are_one_job() {
 async fn a_batch_is_answered_in_order() {
     let house = House::open().await;
     let mut client = house.client().await;
-    let batch = r#"[{"payload":1}, {"payload":2,"class":"tango"}, {"payload":{"hold":true},"class":"bulk"}, 7]"#;
+    let batch =
+        r#"[{"payload":1}, {"payload":2,"class":"tango"}, {"payload":{"hold":true},"class":"bulk"}, 7]"#;
     let key = [("idempotency-key", "batch-1")];
     let reply = client.ask("POST", "/v1/jobs/batch", &key, batch).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
@@ -190,9 +198,14 @@ async fn pages_show_every_job_once() {
     let all = pages("").await;
     assert_eq!(all.len(), expected.len(), "{all:?}");
     assert_eq!(all.into_iter().collect::<BTreeSet<_>>(), expected);
-    for (query, count) in
-        [("state=running", 4), ("state=queued", 3), ("state=live", 7), ("state=done", 7), ("state=failed", 0), ("state=ended", 7)]
-    {
+    for (query, count) in [
+        ("state=running", 4),
+        ("state=queued", 3),
+        ("state=live", 7),
+        ("state=done", 7),
+        ("state=failed", 0),
+        ("state=ended", 7),
+    ] {
         assert_eq!(pages(query).await.len(), count, "{query}");
     }
     for wrong in ["state=x", "limit=0", "limit=501", "cursor=x"] {

@@ -63,7 +63,9 @@ async fn keys_that_are_wrong_or_over_are_refused_everywhere() {
     let last = if wrong.pop() == Some('0') { '1' } else { '0' };
     wrong.push(last);
     for (method, path, body, _) in PATHS {
-        for token in [house.tokens[1].clone(), house.tokens[2].clone(), wrong.clone(), "x".to_owned(), String::new()] {
+        for token in
+            [house.tokens[1].clone(), house.tokens[2].clone(), wrong.clone(), "x".to_owned(), String::new()]
+        {
             let mut client = Client::connect(house.address).await;
             client.token = Some(token);
             client.ask(method, path, &[], body).await.is_problem(401, "unauthorized");
@@ -194,6 +196,7 @@ async fn an_open_server_answers_this_machine_alone() {
         client.raw(format!("GET /v1/fleet HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes()).await;
         assert_eq!(client.reply("GET").await.status, 200, "{host}");
     }
-    let keyed = Plan { listen: ([0, 0, 0, 0], 0).into(), keys: vec![wish(&[Scope::Read])], ..Plan::default() };
+    let keyed =
+        Plan { listen: ([0, 0, 0, 0], 0).into(), keys: vec![wish(&[Scope::Read])], ..Plan::default() };
     House::with(keyed).await;
 }

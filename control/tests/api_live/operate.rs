@@ -9,7 +9,8 @@ use crate::house::{House, Plan, SCENARIO, until, wish};
 async fn the_fleet_is_shown() {
     let house = House::open().await;
     let mut client = house.client().await;
-    until("the worker is ready", || house.handle.figures().pools.first().is_some_and(|pool| pool.1 == 1)).await;
+    until("the worker is ready", || house.handle.figures().pools.first().is_some_and(|pool| pool.1 == 1))
+        .await;
     let fleet = client.get("/v1/fleet").await.json();
     assert_eq!(fleet["pools"], json!([{"name": "gpu", "ready": 1, "starting": 0, "draining": 0}]));
     assert_eq!((&fleet["workers"], fleet.get("hold")), (&json!(1), None));
@@ -39,7 +40,10 @@ async fn a_hold_is_seen_and_lifted_and_audited() {
     let lines: Vec<Value> = read().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let actions: Vec<&Value> = lines.iter().map(|line| &line["action"]).collect();
     assert_eq!(actions, ["hold", "lift", "cancel"]);
-    assert_eq!((&lines[0]["subject"], &lines[0]["outcome"], &lines[0]["tenant"]), (&json!("the bill"), &json!("done"), &json!(1)));
+    assert_eq!(
+        (&lines[0]["subject"], &lines[0]["outcome"], &lines[0]["tenant"]),
+        (&json!("the bill"), &json!("done"), &json!(1))
+    );
     assert_eq!(lines[2]["tenant"], 2);
     let secret = |token: &String| token.rsplit('_').next().expect("a secret").to_owned();
     assert!(house.tokens.iter().map(secret).all(|secret| !read().contains(&secret)));
@@ -70,7 +74,9 @@ async fn metrics_count_what_happens() {
     let mut page = String::new();
     for _ in 0..600 {
         let reply = client.get("/metrics").await;
-        assert!(reply.header("content-type").is_some_and(|kind| kind.starts_with("application/openmetrics-text")));
+        assert!(
+            reply.header("content-type").is_some_and(|kind| kind.starts_with("application/openmetrics-text"))
+        );
         page = reply.text();
         if page.contains(r#"headroom_jobs_ended_total{class="bulk",outcome="failed"} 1"#) {
             break;

@@ -25,7 +25,10 @@ async fn a_full_queue_says_when_to_come_back() {
     until("there is room", || house.handle.figures().jobs < 5).await;
     assert_eq!(client.post("/v1/jobs", HOLD).await.status, 202);
     let metrics = client.get("/metrics").await.text();
-    assert!(metrics.contains(r#"headroom_jobs_submitted_total{class="dance",outcome="queue-full"} 3"#), "{metrics}");
+    assert!(
+        metrics.contains(r#"headroom_jobs_submitted_total{class="dance",outcome="queue-full"} 3"#),
+        "{metrics}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

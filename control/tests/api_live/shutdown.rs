@@ -36,7 +36,7 @@ async fn waits_and_streams_end_in_good_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lame_duck_says_that_it_is_one() {
-    let limits = Limits { lame_duck: Duration::from_secs(5), ..Limits::default() };
+    let limits = Limits { lame_duck: Duration::from_secs(3), ..Limits::default() };
     let house = House::with(Plan { limits, ..Plan::default() }).await;
     let mut client = house.client().await;
     assert_eq!(client.get("/readyz").await.status, 200);
@@ -61,7 +61,8 @@ async fn a_lame_duck_says_that_it_is_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_do_not_hold_up_the_end() {
-    let house = House::open().await;
+    let limits = Limits { grace: Duration::from_secs(2), ..Limits::default() };
+    let house = House::with(Plan { limits, ..Plan::default() }).await;
     let mut idle = house.client().await;
     assert_eq!(idle.get("/livez").await.status, 200);
     let mut halfway = house.client().await;

@@ -20,7 +20,8 @@ fn certify(folder: &Path) -> TlsConnector {
     std::fs::write(folder.join("cert.pem"), made.cert.pem()).expect("written");
     std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).expect("written");
     let mut roots = RootCertStore::empty();
-    let der = rustls::pki_types::CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).expect("a certificate");
+    let der =
+        rustls::pki_types::CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).expect("a certificate");
     roots.add(der).expect("a root");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -40,7 +41,7 @@ async fn connect(house: &House, connector: &TlsConnector) -> std::io::Result<Cli
 }
 
 fn files(folder: &Path) -> TlsFiles {
-    TlsFiles { certificates: folder.join("cert.pem"), key: folder.join("key.pem") }
+    TlsFiles { certificate: folder.join("cert.pem"), key: folder.join("key.pem") }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,7 +93,8 @@ async fn files_that_do_not_fit_are_named() {
     let other = tempfile::tempdir().expect("a folder");
     certify(folder.path());
     certify(other.path());
-    let mixed = TlsFiles { certificates: folder.path().join("cert.pem"), key: other.path().join("key.pem") };
-    let error = House::build(Plan { tls: Some(mixed), ..Plan::default() }).await.err().expect("refused").to_string();
+    let mixed = TlsFiles { certificate: folder.path().join("cert.pem"), key: other.path().join("key.pem") };
+    let error =
+        House::build(Plan { tls: Some(mixed), ..Plan::default() }).await.err().expect("refused").to_string();
     assert!(error.contains("do not fit"), "{error}");
 }
