@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::run_args::{CompareArgs, PlanArgs, SimulateArgs};
+#[cfg(feature = "live")]
+use crate::commands::serve;
 use crate::commands::{
     compare, completions, plan, prices, profile, schema, simulate, trace, train, validate, worker,
 };
@@ -91,6 +93,10 @@ enum Command {
     /// Make an animation on this machine.
     #[command(after_long_help = worker::EXAMPLES)]
     Worker(worker::WorkerArgs),
+    /// Run the live control plane of a scenario.
+    #[cfg(feature = "live")]
+    #[command(after_long_help = serve::EXAMPLES)]
+    Serve(serve::ServeArgs),
     /// Print the JSON Schema of scenario files.
     #[command(after_long_help = schema::EXAMPLES)]
     Schema,
@@ -130,6 +136,8 @@ fn dispatch(command: &Command, screen: &Screen) -> Result<(), Failure> {
         Command::Profile(args) => profile::run(args, screen),
         Command::Train(args) => train::run(args, screen),
         Command::Worker(args) => worker::run(args, screen),
+        #[cfg(feature = "live")]
+        Command::Serve(args) => serve::run(args, screen),
         Command::Schema => schema::run(screen),
         Command::Completions(args) => completions::run(args, screen),
     }

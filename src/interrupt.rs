@@ -10,9 +10,26 @@ pub(crate) const EXIT_CODE: u8 = 130;
 /// The files and folders being written, which must not stay behind.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
+/// What a command does instead of ending at once: it ends by itself, in order.
+#[cfg(feature = "live")]
+type Request = Box<dyn Fn() + Send>;
+
+#[cfg(feature = "live")]
+static REQUEST: Mutex<Option<Request>> = Mutex::new(None);
+
+/// From now on an interrupt (SIGINT, SIGTERM, SIGHUP) calls `request`, which must be quick, and ends nothing by itself.
+#[cfg(feature = "live")]
+pub(crate) fn ask_instead(request: impl Fn() + Send + 'static) {
+    *REQUEST.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(request));
+}
+
 /// Starts to listen. Where no handler can be set, the system's own one ends the program.
 pub(crate) fn watch() {
     let _ = ctrlc::set_handler(|| {
+        #[cfg(feature = "live")]
+        if let Some(request) = REQUEST.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            return request();
+        }
         // Held until the end: no result may take its place meanwhile.
         let unfinished = unfinished();
         for path in unfinished.iter() {

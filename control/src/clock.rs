@@ -13,12 +13,17 @@ pub struct Clock {
     started: std::time::Instant,
 }
 
+/// The time at `unix_ms` on the clock of a plane whose last command was at `last`, which was `last_unix_ms`.
+pub fn resumed(last: Instant, last_unix_ms: Option<u64>, unix_ms: u64) -> Instant {
+    let gap = last_unix_ms.map_or(0, |then| unix_ms.saturating_sub(then));
+    let gap = if gap > GAP_MAX_S * 1000 { 0 } else { gap };
+    last + Duration::from_millis(gap)
+}
+
 impl Clock {
-    /// A clock that goes on where `last` was written at `last_unix_ms`, now being `unix_ms`.
-    pub fn resume(last: Instant, last_unix_ms: Option<u64>, unix_ms: u64) -> Self {
-        let gap = last_unix_ms.map_or(0, |then| unix_ms.saturating_sub(then));
-        let gap = if gap > GAP_MAX_S * 1000 { 0 } else { gap };
-        Self { base: last + Duration::from_millis(gap), started: std::time::Instant::now() }
+    /// A clock that shows `base` now.
+    pub fn starting(base: Instant) -> Self {
+        Self { base, started: std::time::Instant::now() }
     }
 
     /// Now.
@@ -46,7 +51,7 @@ mod tests {
     #[test]
     fn goes_on_by_the_wall_clock_and_never_back() {
         let last = Instant::START + Duration::from_secs(100);
-        let after = |then, now| Clock::resume(last, then, now).base.since(Instant::START).as_secs_f64();
+        let after = |then, now| resumed(last, then, now).as_secs_f64();
         assert_eq!(after(Some(5_000), 8_000), 103.0);
         assert_eq!(after(Some(8_000), 5_000), 100.0, "the wall clock fell");
         assert_eq!(after(Some(0), u64::MAX / 2), 100.0, "the wall clock jumped by ages");

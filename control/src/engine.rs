@@ -2,6 +2,7 @@
 
 use policy::units::Instant;
 
+use crate::clock::resumed;
 use crate::command::Command;
 use crate::effect::{Effect, JobRecord};
 use crate::number::JobNumber;
@@ -29,9 +30,13 @@ pub enum OpenError {
     Image(#[from] ImageError),
 }
 
-/// What a recovery did.
+/// What a recovery found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
+    /// Time of the last command.
+    pub last: Instant,
+    /// The wall clock then, Unix milliseconds, as far as it is known.
+    pub last_unix_ms: Option<u64>,
     /// Commands that were applied again.
     pub commands: u64,
     /// Whether an image was the start.
@@ -62,6 +67,8 @@ impl<S: Store> Engine<S> {
         rules.secret = store.secret();
         let (plane, next, recovery) = fold(&mut store, rules)?;
         let epoch = plane.epoch() + 1;
+        // The clock goes on by the time that passed on the wall.
+        let now = resumed(recovery.last, recovery.last_unix_ms, unix_ms);
         let mut engine = Self {
             commands_since_image: recovery.commands,
             bytes_since_image: 0,
@@ -72,7 +79,6 @@ impl<S: Store> Engine<S> {
             next,
             recovery,
         };
-        let now = engine.plane.last();
         engine.apply(now, Command::TookOver { epoch, unix_ms });
         Ok(engine)
     }
@@ -218,7 +224,10 @@ pub fn fold<S: Store>(store: &mut S, rules: Rules) -> Result<(Plane, u64, Recove
     }
     visited?;
     start(&mut plane)?;
-    Ok((plane.expect("it was just started"), next, recovery))
+    let plane = plane.expect("it was just started");
+    recovery.last = plane.last();
+    recovery.last_unix_ms = plane.last_unix_ms();
+    Ok((plane, next, recovery))
 }
 
 fn encode(body: &mut Vec<u8>, now: Instant, command: &Command) {

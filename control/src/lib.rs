@@ -18,6 +18,7 @@ pub mod number;
 pub mod plane;
 pub mod prices;
 pub mod protocol;
+pub mod service;
 pub mod shell;
 pub mod store;
 pub mod submission;

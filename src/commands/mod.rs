@@ -15,6 +15,8 @@ pub(crate) mod profile;
 pub(crate) mod result_folder;
 pub(crate) mod run_args;
 pub(crate) mod schema;
+#[cfg(feature = "live")]
+pub(crate) mod serve;
 pub(crate) mod simulate;
 mod spot_zones;
 mod summary_text;
@@ -22,3 +24,4 @@ pub(crate) mod trace;
 pub(crate) mod train;
 pub(crate) mod validate;
 pub(crate) mod worker;
+mod worker_join;

@@ -67,7 +67,8 @@ pub(crate) async fn submit(ask: Ask<'_>) -> Result<Response<Body>, Problem> {
         if let Some(key) = &key {
             let mut own = key.as_bytes().to_vec();
             own.extend_from_slice(format!("#{place}").as_bytes());
-            let own = own.try_into().map_err(|_| Problem::invalid("an unusable Idempotency-Key", "use ASCII"))?;
+            let own =
+                own.try_into().map_err(|_| Problem::invalid("an unusable Idempotency-Key", "use ASCII"))?;
             parts.headers.insert("idempotency-key", own);
         }
         let dressed = item.and_then(|mut submission| {

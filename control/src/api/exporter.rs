@@ -71,7 +71,8 @@ impl Exporter {
             }
         }
         page.counters("headroom_jobs_ended", "Jobs that ended, by class and outcome", &rows)?;
-        let waits: Vec<_> = classes().map(|(name, counts)| ([("class", name.as_str())], &counts.wait)).collect();
+        let waits: Vec<_> =
+            classes().map(|(name, counts)| ([("class", name.as_str())], &counts.wait)).collect();
         let help = "Time of ended jobs in queues and between attempts";
         page.histograms("headroom_job_wait_seconds", help, &waits)?;
         let services: Vec<_> =
@@ -83,7 +84,11 @@ impl Exporter {
         let help = "Reports under an old lease, refused";
         page.counter("headroom_fenced_results", help, figures.totals.stale)?;
         page.gauge("headroom_webhooks_pending", "Announcements not settled", figures.webhooks as f64)?;
-        page.counter("headroom_rows_lost", "Records that were not counted", self.counters.rows_lost.load(Relaxed))
+        page.counter(
+            "headroom_rows_lost",
+            "Records that were not counted",
+            self.counters.rows_lost.load(Relaxed),
+        )
     }
 
     fn fleet(&self, page: &mut Page<'_>) -> Result<(), Error> {
@@ -97,7 +102,8 @@ impl Exporter {
         page.gauges("headroom_instances", "Instances by pool and state", &rows)?;
         page.gauge("headroom_workers", "Workers connected", figures.workers as f64)?;
         let interrupted = self.counters.instances_by(InstanceEnd::Interrupted);
-        let rows: Vec<_> = interrupted.iter().map(|(pool, count)| ([("pool", pool.as_str())], *count)).collect();
+        let rows: Vec<_> =
+            interrupted.iter().map(|(pool, count)| ([("pool", pool.as_str())], *count)).collect();
         page.counters("headroom_interruptions", "Instances taken by the provider", &rows)?;
         let refused = self.counters.instances_by(InstanceEnd::Refused);
         let rows: Vec<_> = refused.iter().map(|(pool, count)| ([("pool", pool.as_str())], *count)).collect();
@@ -117,7 +123,9 @@ impl Exporter {
         page.counter("headroom_commit_commands", help, shared.commands.load(Relaxed))?;
         let seconds = shared.commit_nanos.load(Relaxed) as f64 / 1e9;
         let help = "Time spent in commits; over commits it is the time of one";
-        page.counters("headroom_commit_seconds", help, &[(NO_LABELS, seconds)])?;
+        let mut metric =
+            page.encoder.encode_descriptor("headroom_commit_seconds", help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, f64, f64>(&seconds, None)?;
         let longest = shared.commit_max_nanos.load(Relaxed) as f64 / 1e9;
         page.gauge("headroom_commit_max_seconds", "Longest commit since the start", longest)?;
         let is_writable = if shared.is_writable.load(Relaxed) { 1.0 } else { 0.0 };
@@ -126,8 +134,7 @@ impl Exporter {
     }
 
     fn http(&self, page: &mut Page<'_>) -> Result<(), Error> {
-        let statuses: Vec<String> =
-            STATUSES.iter().map(u16::to_string).chain(["other".to_owned()]).collect();
+        let statuses: Vec<String> = STATUSES.iter().map(u16::to_string).chain(["other".to_owned()]).collect();
         let mut rows = Vec::new();
         let mut durations = Vec::new();
         for route in Route::ALL {
@@ -151,21 +158,26 @@ impl Exporter {
         page.gauge("headroom_http_connections", "Connections open", open)?;
         page.gauge("headroom_http_streams", "Streams of events open", counters.streams() as f64)?;
         for (name, help, count) in [
-            ("headroom_http_connections_refused", "Connections above the limit", &counters.connections_refused),
+            (
+                "headroom_http_connections_refused",
+                "Connections above the limit",
+                &counters.connections_refused,
+            ),
             ("headroom_http_unauthorized", "Requests without a valid key", &counters.unauthorized),
             ("headroom_http_rate_limited", "Requests above their key's rate", &counters.too_fast),
             ("headroom_tls_handshakes_failed", "TLS handshakes that failed", &counters.handshakes_failed),
         ] {
             page.counter(name, help, count.load(Relaxed))?;
         }
-        page.counter("headroom_audit_entries_lost", "Entries that are not in the audit log", self.audit.lost())?;
+        page.counter(
+            "headroom_audit_entries_lost",
+            "Entries that are not in the audit log",
+            self.audit.lost(),
+        )?;
         let build = [("version", env!("CARGO_PKG_VERSION"))];
         page.gauges("headroom_build_info", "1, with the version as a label", &[(build, 1.0)])
     }
 }
-
-/// Labels of a metric that has none.
-const NO_LABELS: [(&str, &str); 0] = [];
 
 /// A page that is being written.
 struct Page<'a> {
@@ -174,7 +186,9 @@ struct Page<'a> {
 
 impl Page<'_> {
     fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
-        self.counters(name, help, &[(NO_LABELS, value)])
+        self.encoder
+            .encode_descriptor(name, help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, u64, f64>(&value, None)
     }
 
     fn counters<L: EncodeLabelSet, V: prometheus_client::encoding::EncodeCounterValue>(
@@ -191,7 +205,7 @@ impl Page<'_> {
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: f64) -> Result<(), Error> {
-        self.gauges(name, help, &[(NO_LABELS, value)])
+        self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
     fn gauges<L: EncodeLabelSet>(&mut self, name: &str, help: &str, rows: &[(L, f64)]) -> Result<(), Error> {

@@ -85,7 +85,8 @@ pub(crate) fn refusal(answer: &Answer) -> Problem {
         Answer::OtherBody(job) => {
             let detail = format!("the Idempotency-Key was used with another body, for {job}");
             let remedy = "use a new key for a new job, and the same bytes for the same one";
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", detail, remedy).about(*job)
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", detail, remedy)
+                .about(*job)
         }
         Answer::Rejected { why, retry_after } => Problem::refused(*why, *retry_after),
         Answer::Accepted(_)
@@ -131,9 +132,8 @@ pub(crate) async fn get(ask: Ask<'_>, id: &str) -> Result<Response<Body>, Proble
 pub(crate) async fn result(ask: Ask<'_>, id: &str) -> Result<Response<Body>, Problem> {
     let Ask { api, caller, parts, .. } = ask;
     caller.needs(Scope::Read)?;
-    let conflict = |kind, detail: String, remedy: &'static str| {
-        Problem::new(StatusCode::CONFLICT, kind, detail, remedy)
-    };
+    let conflict =
+        |kind, detail: String, remedy: &'static str| Problem::new(StatusCode::CONFLICT, kind, detail, remedy);
     match look(api, caller.only(), &parts, id).await? {
         Found::Live(view) => {
             let detail = format!("{} is {}", view.job, view.state.name());

@@ -153,7 +153,9 @@ pub fn create(folder: &Path, wish: KeyWish) -> Result<(String, KeyEntry), KeyFil
     let entry = edit(folder, |file| {
         let next = file.keys.iter().map(|entry| entry.tenant).max().unwrap_or(0) + 1;
         if let Some(tenant) = wish.tenant.filter(|tenant| *tenant == 0 || *tenant >= next) {
-            return Err(KeyFileError::Wish(format!("there is no tenant {tenant}; `headroom keys list` shows all")));
+            return Err(KeyFileError::Wish(format!(
+                "there is no tenant {tenant}; `headroom keys list` shows all"
+            )));
         }
         let entry = KeyEntry {
             id: id.clone(),
@@ -323,9 +325,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         create(folder.path(), wish("a")).expect("a key");
         let good = std::fs::read_to_string(path(folder.path())).expect("the file");
-        for bad in
-            [String::new(), good.replace("\"format\": 1", "\"format\": 2"), good.replace("sha256\": \"", "sha256\": \"z")]
-        {
+        for bad in [
+            String::new(),
+            good.replace("\"format\": 1", "\"format\": 2"),
+            good.replace("sha256\": \"", "sha256\": \"z"),
+        ] {
             std::fs::write(path(folder.path()), &bad).expect("written");
             assert!(matches!(read(folder.path()), Err(KeyFileError::Damaged { .. })), "{bad}");
         }

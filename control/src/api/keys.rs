@@ -191,9 +191,10 @@ impl KeyRing {
         if now.is_none() || *seen == now {
             return Ok(false);
         }
+        // A file that cannot be used is looked at again: its mode may change without its time.
+        let Some(file) = key_file::read(&self.folder)? else { return Ok(false) };
         *seen = now;
         drop(seen);
-        let Some(file) = key_file::read(&self.folder)? else { return Ok(false) };
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         *keys = Arc::new(gather(&file, &keys));
         if !file.keys.is_empty() {
@@ -219,7 +220,8 @@ impl KeyRing {
             return Err(Problem::unauthorized("there is no Authorization header"));
         };
         let token = bearer(value.as_bytes());
-        let token = token.ok_or_else(|| Problem::unauthorized("the Authorization header has no Bearer key"))?;
+        let token =
+            token.ok_or_else(|| Problem::unauthorized("the Authorization header has no Bearer key"))?;
         let caller = self.find(token)?;
         caller.spend()?;
         Ok(caller)
@@ -338,7 +340,9 @@ mod tests {
         let mut last = token.clone();
         let flipped = if last.pop() == Some('0') { '1' } else { '0' };
         last.push(flipped);
-        for wrong in ["", "hr_", "hr__", &last, &token[3..], &format!("hr_{}_", entry.id), &format!("{token}0")] {
+        for wrong in
+            ["", "hr_", "hr__", &last, &token[3..], &format!("hr_{}_", entry.id), &format!("{token}0")]
+        {
             assert!(ring.find(wrong).is_err(), "{wrong}");
         }
     }
@@ -347,14 +351,17 @@ mod tests {
     fn keys_expire() {
         let folder = tempfile::tempdir().expect("a folder");
         let past = jiff::Timestamp::from_second(1_000).expect("a time");
-        let (token, _) = create(folder.path(), KeyWish { expires: Some(past), ..wish(&[Scope::Read]) }).expect("a key");
+        let (token, _) =
+            create(folder.path(), KeyWish { expires: Some(past), ..wish(&[Scope::Read]) }).expect("a key");
         let ring = KeyRing::open(folder.path()).expect("readable");
         assert!(ring.find(&token).is_err_and(|problem| problem.detail.contains("expired")));
     }
 
     #[test]
     fn the_scheme_is_read_in_any_case() {
-        for (value, token) in [("Bearer a", Some("a")), ("bearer  b", Some("b")), ("Basic a", None), ("Bearer", None)] {
+        for (value, token) in
+            [("Bearer a", Some("a")), ("bearer  b", Some("b")), ("Basic a", None), ("Bearer", None)]
+        {
             assert_eq!(bearer(value.as_bytes()), token, "{value}");
         }
     }

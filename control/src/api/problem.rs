@@ -86,7 +86,8 @@ impl Problem {
     /// No such job, or one of somebody else's.
     pub fn no_job(id: impl std::fmt::Display) -> Self {
         let detail = format!("there is no job `{id}` for this key");
-        let remedy = "check the id, and that the key is the one that submitted it, or has the scope `operate`";
+        let remedy =
+            "check the id, and that the key is the one that submitted it, or has the scope `operate`";
         Self::new(StatusCode::NOT_FOUND, "no-such-job", detail, remedy)
     }
 

@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn failures_carry_a_message_and_no_result() {
         let names = Names { classes: vec!["dance".to_owned()], ..Names::default() };
-        let calendar = Calendar::new(crate::clock::Clock::resume(Instant::START, None, 0));
+        let calendar = Calendar::new(crate::clock::Clock::starting(Instant::START));
         let failed = record(JobOutcome::Failed, b"no such model");
         let body = serde_json::to_value(ended(&failed, &names, calendar)).expect("encodes");
         assert_eq!(body["error"], "no such model");

@@ -6,10 +6,14 @@
 mod driver;
 pub mod ec2;
 mod guard;
+mod manual;
+mod process;
 mod reconcile;
 
 pub use driver::{Fleet, FleetSettings};
 pub use guard::SpendLimits;
+pub use manual::ManualProvider;
+pub use process::{LAUNCH_VARIABLE, ProcessProvider, ProcessSettings};
 
 use std::future::Future;
 use std::pin::Pin;

@@ -57,6 +57,7 @@ struct Rest {
     sequence: u64,
     launches: u64,
     epoch: u64,
+    wall: Option<(Instant, u64)>,
     last: Instant,
 }
 
@@ -72,6 +73,7 @@ struct RestRef<'a> {
     sequence: u64,
     launches: u64,
     epoch: u64,
+    wall: Option<(Instant, u64)>,
     last: Instant,
 }
 
@@ -93,6 +95,7 @@ impl PlaneImageRef<'_> {
             sequence: plane.sequence,
             launches: plane.launches,
             epoch: plane.epoch,
+            wall: plane.wall,
             last: plane.last,
         };
         let whole: (u32, ImageRef<'_>, RestRef<'_>) = (LAYOUT, plane.dispatcher.image(), rest);
@@ -175,6 +178,7 @@ impl Plane {
             sequence: rest.sequence,
             launches: rest.launches,
             epoch: rest.epoch,
+            wall: rest.wall,
             last: rest.last,
             inputs: VecDeque::new(),
             outputs: Vec::new(),

@@ -60,6 +60,8 @@ pub struct Plane {
     /// Launches asked for.
     launches: u64,
     epoch: u64,
+    /// The plane's clock and the wall's, Unix milliseconds, when the epoch began.
+    wall: Option<(Instant, u64)>,
     /// The latest time that a command had.
     last: Instant,
     /// Between inputs and outputs of one command.
@@ -124,6 +126,7 @@ impl Plane {
             sequence: 0,
             launches: 0,
             epoch: 0,
+            wall: None,
             last: Instant::START,
             inputs: VecDeque::new(),
             outputs: Vec::new(),
@@ -143,7 +146,10 @@ impl Plane {
         let now = now.max(self.last);
         self.last = now;
         match command {
-            Command::TookOver { epoch, .. } => self.take_over(now, epoch, out),
+            Command::TookOver { epoch, unix_ms } => {
+                self.wall = Some((now, unix_ms));
+                self.take_over(now, epoch, out);
+            }
             Command::Submit(submission) => self.submit(now, submission, out),
             Command::Cancel { job, tenant } => self.cancel(now, job, tenant, out),
             Command::Hello { session, hello } => self.hello(now, session, *hello, out),
@@ -202,6 +208,11 @@ impl Plane {
     /// The latest time that a command had; the clock of the next plane goes on from here.
     pub fn last(&self) -> Instant {
         self.last
+    }
+
+    /// The wall clock at [`Plane::last`], Unix milliseconds, as far as the plane knows.
+    pub fn last_unix_ms(&self) -> Option<u64> {
+        self.wall.map(|(at, unix_ms)| unix_ms.saturating_add(self.last.since(at).as_nanos() / 1_000_000))
     }
 
     /// Which plane's turn it is.

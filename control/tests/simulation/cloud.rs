@@ -7,21 +7,21 @@ use policy::model::PoolId;
 
 /// What the provider knows of a machine.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Machine {
-    pub pool: PoolId,
-    pub runs: bool,
+pub(crate) struct Machine {
+    pub(crate) pool: PoolId,
+    pub(crate) runs: bool,
 }
 
 /// The provider's own book. It never makes two machines for one token.
 #[derive(Debug, Default)]
-pub struct Cloud {
-    pub machines: BTreeMap<LaunchToken, Machine>,
-    pub launches: u64,
+pub(crate) struct Cloud {
+    pub(crate) machines: BTreeMap<LaunchToken, Machine>,
+    pub(crate) launches: u64,
 }
 
 impl Cloud {
     /// Makes a machine, or finds the one that was made by that token; `None` when that one is gone.
-    pub fn launch(&mut self, token: LaunchToken, pool: PoolId) -> (bool, Option<String>) {
+    pub(crate) fn launch(&mut self, token: LaunchToken, pool: PoolId) -> (bool, Option<String>) {
         if let Some(machine) = self.machines.get(&token) {
             return (false, machine.runs.then(|| format!("m-{token}")));
         }
@@ -31,14 +31,14 @@ impl Cloud {
     }
 
     /// Ends a machine, if it is there.
-    pub fn terminate(&mut self, token: LaunchToken) {
+    pub(crate) fn terminate(&mut self, token: LaunchToken) {
         if let Some(machine) = self.machines.get_mut(&token) {
             machine.runs = false;
         }
     }
 
     /// Tokens of machines that run.
-    pub fn running(&self) -> Vec<LaunchToken> {
+    pub(crate) fn running(&self) -> Vec<LaunchToken> {
         self.machines.iter().filter(|(_, machine)| machine.runs).map(|(token, _)| *token).collect()
     }
 }

@@ -23,18 +23,18 @@ struct Seen {
 /// Reads effects in the order in which they were performed. What a crash kept from being performed it never sees, just
 /// as nobody else does.
 #[derive(Debug, Default)]
-pub struct Judge {
+pub(crate) struct Judge {
     jobs: BTreeMap<JobNumber, Seen>,
     /// Every lease that was told, and for what: a lease is the right to one stage of one job, once.
     leases: BTreeMap<Lease, (JobNumber, String)>,
     acknowledged: BTreeSet<Lease>,
-    pub accepted: u64,
-    pub stale: u64,
+    pub(crate) accepted: u64,
+    pub(crate) stale: u64,
 }
 
 impl Judge {
     /// Reads one performed effect.
-    pub fn read(&mut self, effect: &Effect) {
+    pub(crate) fn read(&mut self, effect: &Effect) {
         match effect {
             Effect::Answer(Answer::Accepted(job)) => {
                 let seen = self.jobs.entry(*job).or_default();
@@ -103,7 +103,7 @@ impl Judge {
     }
 
     /// A durable end that nobody may have heard of, from the store.
-    pub fn stored_end(&mut self, job: JobNumber, outcome: JobOutcome) {
+    pub(crate) fn stored_end(&mut self, job: JobNumber, outcome: JobOutcome) {
         let seen = self.jobs.entry(job).or_default();
         assert!(
             seen.ended.is_none_or(|ended| ended == outcome),
@@ -114,14 +114,14 @@ impl Judge {
     }
 
     /// After everything came to rest: every promise was kept.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         for (job, seen) in &self.jobs {
             assert!(!seen.accepted || seen.ended.is_some(), "{job} was accepted and never ended");
         }
     }
 
     /// How many jobs ended so.
-    pub fn ended(&self, outcome: JobOutcome) -> u64 {
+    pub(crate) fn ended(&self, outcome: JobOutcome) -> u64 {
         self.jobs.values().filter(|seen| seen.ended == Some(outcome)).count() as u64
     }
 }

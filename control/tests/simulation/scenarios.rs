@@ -84,6 +84,11 @@ description = "deadlines that bite"
 [[workload.source]]
 name = "users"
 arrivals = { kind = "constant", rate = "1/s" }
+class = "hurried"
+[[workload.class]]
+name = "hurried"
+deadline = "40s"
+expires = true
 [[pipeline.stage]]
 name = "render"
 pool = "gpu"
@@ -109,7 +114,7 @@ horizon = "1h"
 "#;
 
 /// The rules of scenario `index`, of any.
-pub fn rules(index: u64) -> Rules {
+pub(crate) fn rules(index: u64) -> Rules {
     static RULES: OnceLock<Vec<Rules>> = OnceLock::new();
     let all = RULES.get_or_init(|| {
         let load = |(at, text): (usize, &&str)| {

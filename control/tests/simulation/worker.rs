@@ -10,30 +10,30 @@ use policy::units::Instant;
 
 /// One worker process.
 #[derive(Clone, Debug)]
-pub struct Worker {
-    pub name: String,
-    pub pool: String,
-    pub slots: u16,
-    pub launch: Option<String>,
-    pub session: Option<SessionId>,
-    pub is_welcome: bool,
-    pub running: BTreeMap<Lease, (JobNumber, Instant)>,
+pub(crate) struct Worker {
+    pub(crate) name: String,
+    pub(crate) pool: String,
+    pub(crate) slots: u16,
+    pub(crate) launch: Option<String>,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) is_welcome: bool,
+    pub(crate) running: BTreeMap<Lease, (JobNumber, Instant)>,
     /// Said and not acknowledged.
-    pub finished: BTreeMap<Lease, (JobNumber, Report)>,
+    pub(crate) finished: BTreeMap<Lease, (JobNumber, Report)>,
     /// Does nothing, says nothing, until then.
-    pub frozen_until: Instant,
+    pub(crate) frozen_until: Instant,
     /// Runs and never finishes what it has now.
-    pub is_hung: bool,
-    pub is_dead: bool,
-    pub drains: bool,
-    pub ready_at: Instant,
-    pub said_ready: bool,
-    pub beat_at: Instant,
-    pub connect_at: Instant,
+    pub(crate) is_hung: bool,
+    pub(crate) is_dead: bool,
+    pub(crate) drains: bool,
+    pub(crate) said_ready: bool,
+    pub(crate) beat_at: Instant,
+    /// Nothing that it says on its connection arrives before this.
+    pub(crate) hello_at: Instant,
 }
 
 impl Worker {
-    pub fn new(name: String, pool: String, slots: u16, launch: Option<String>, at: Instant) -> Self {
+    pub(crate) fn new(name: String, pool: String, slots: u16, launch: Option<String>, at: Instant) -> Self {
         Self {
             name,
             pool,
@@ -47,15 +47,14 @@ impl Worker {
             is_hung: false,
             is_dead: false,
             drains: false,
-            ready_at: at,
             said_ready: false,
             beat_at: at,
-            connect_at: at,
+            hello_at: at,
         }
     }
 
     /// First words on a new connection.
-    pub fn hello(&mut self) -> FromWorker {
+    pub(crate) fn hello(&mut self) -> FromWorker {
         self.is_welcome = false;
         self.said_ready = false;
         let mut leases: Vec<Lease> = self.running.keys().copied().collect();
@@ -73,7 +72,7 @@ impl Worker {
     }
 
     /// Takes what the plane says; `service` is how long a new job will take.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         now: Instant,
         message: ToWorker,

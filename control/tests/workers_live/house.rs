@@ -112,7 +112,7 @@ impl House {
             rules.joined.insert(PoolId(0));
         }
         let engine = Engine::open(store, rules, unix_ms()).expect("the engine");
-        let clock = Clock::resume(engine.plane().last(), None, unix_ms());
+        let clock = Clock::starting(engine.plane().last());
         let (outlets, orders, _webhooks) = Outlets::new(engine.plane().epoch());
         let (handle, thread) = start(engine, clock, outlets).expect("a thread");
         let bound = address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));

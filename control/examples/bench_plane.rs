@@ -1,0 +1,114 @@
+//! A plane and one worker process for measurements: `bench_plane serve FOLDER ADDRESS` and `bench_plane work URL SLOTS`.
+//! The plane is the real one, with journal, API, limits and metrics; the worker does nothing, as fast as it can.
+
+use std::sync::Arc;
+
+use control::api::Limits;
+use control::command::LaunchToken;
+use control::fleet::{Answered, FleetSettings, LaunchError, Own, Provider, ProviderError};
+use control::plane::Patience;
+use control::service::{Service, ServiceSettings};
+use control::worker::{Address, SleepRunner, Stop, Worker, WorkerSettings};
+use policy::model::PoolId;
+
+const SCENARIO: &str = r#"
+description = "one worker of many slots"
+[[workload.source]]
+name = "users"
+arrivals = { kind = "constant", rate = "1/s" }
+[[pipeline.stage]]
+name = "render"
+pool = "own"
+time = "1ms"
+lease = "30s"
+[fleet.pool.own]
+provider = "aws"
+region = "us-east-1"
+instance_type = "g6.xlarge"
+slots = { gpu = 256 }
+count = 1
+count_max = 1
+[objective]
+deadline = "1h"
+[run]
+horizon = "1h"
+"#;
+
+/// Its machines are there already.
+struct Manual;
+
+impl Provider for Manual {
+    fn name(&self) -> &'static str {
+        "manual"
+    }
+
+    fn launch(&self, _: LaunchToken, _: PoolId) -> Answered<'_, Result<Option<String>, LaunchError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn terminate(&self, _: LaunchToken, _: Option<String>) -> Answered<'_, Result<(), ProviderError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn list(&self) -> Answered<'_, Result<Vec<Own>, ProviderError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+}
+
+fn main() {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
+    let arguments: Vec<String> = std::env::args().collect();
+    let texts: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let threads = std::env::var("HEADROOM_THREADS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        match texts[1..] {
+            ["serve", folder, address] => serve(folder, address).await,
+            ["work", url, slots] => work(url, slots.parse().expect("slots")).await,
+            _ => eprintln!("usage: bench_plane serve FOLDER ADDRESS | work URL SLOTS"),
+        }
+    });
+}
+
+async fn serve(folder: &str, address: &str) {
+    let loaded = scenarios::load_str("bench", SCENARIO, std::path::Path::new("."), &[]).expect("a scenario");
+    let settings = ServiceSettings {
+        folder: folder.into(),
+        listen: address.parse().expect("an address"),
+        tls: None,
+        limits: Limits::default(),
+        patience: Patience::default(),
+        shard: 0,
+        joined: vec!["own".to_owned()],
+        fleet: FleetSettings::default(),
+    };
+    let providers = |_: &control::plane::Rules, _, _| {
+        let manual: Arc<dyn Provider> = Arc::new(Manual);
+        Ok(vec![manual])
+    };
+    let service = Service::start(settings, &loaded.scenario, Box::new(providers)).await.expect("a plane");
+    eprintln!("ready at {} in {:?}, {:?}", service.address, service.started_in, service.recovery);
+    let _ = service
+        .run(async {
+            let _ = tokio::signal::ctrl_c().await;
+        })
+        .await;
+}
+
+async fn work(url: &str, slots: u16) {
+    let settings = WorkerSettings {
+        address: Address::new(url, "", None).expect("an address"),
+        pool: "own".to_owned(),
+        launch: None,
+        slots,
+        hang_after: std::time::Duration::from_secs(120),
+        alone_for: None,
+    };
+    let (_stop, stopping) = tokio::sync::watch::channel(Stop::No);
+    let worker = Worker::new(settings, Arc::new(SleepRunner::new()), stopping).expect("a thread");
+    println!("{:?}", worker.run().await);
+}

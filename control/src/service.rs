@@ -1,0 +1,238 @@
+//! A plane with all its parts, put together: journal, thread, API, workers' door, fleet.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use hmac::{Hmac, Mac};
+use scenarios::scenario::Scenario;
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::api::{ApiSettings, KeyFileError, KeyRing, Limits, Names, Scope, Server, TlsFiles};
+use crate::clock::{Clock, unix_ms};
+use crate::command::Command;
+use crate::connect::{self, ConnectSettings};
+use crate::engine::{Engine, OpenError, Recovery};
+use crate::fleet::{Fleet, FleetSettings, News, Provider};
+use crate::plane::{Patience, Rules, RulesError};
+use crate::shell::{self, Handle, Outlets, Stopped};
+use crate::store::{SqliteStore, Store, StoreError};
+
+/// How a plane is set up.
+#[derive(Clone)]
+pub struct ServiceSettings {
+    /// Journal, keys, logs.
+    pub folder: PathBuf,
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// Certificate and key; plain HTTP without.
+    pub tls: Option<TlsFiles>,
+    /// Bounds on what clients may do.
+    pub limits: Limits,
+    /// Limits and times of the plane.
+    pub patience: Patience,
+    /// Which shard's jobs this plane takes.
+    pub shard: u16,
+    /// Pools whose workers join by themselves, by name.
+    pub joined: Vec<String>,
+    /// How the fleet is driven.
+    pub fleet: FleetSettings,
+}
+
+/// A plane that cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The scenario needs what only the simulator has.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    /// A pool is named that the scenario does not have.
+    #[error("the scenario has no pool `{0}`; it has {1}")]
+    NoPool(String, String),
+    /// The journal.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The journal.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file of keys.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
+    /// A socket or a file.
+    #[error("{what}: {error}")]
+    Io { what: String, error: std::io::Error },
+}
+
+/// Makes the providers of a plane, one per pool, once its address is known.
+pub type MakeProviders<'a> =
+    dyn FnOnce(&Rules, SocketAddr, News) -> Result<Vec<Arc<dyn Provider>>, ServiceError> + 'a;
+
+/// A plane that runs.
+pub struct Service {
+    /// Talks to it.
+    pub handle: Handle,
+    /// Where the API listens.
+    pub address: SocketAddr,
+    /// What the start had to do.
+    pub recovery: Recovery,
+    /// How long the start took.
+    pub started_in: Duration,
+    stopped: oneshot::Receiver<Stopped>,
+    shutdown: watch::Sender<bool>,
+    server: tokio::task::JoinHandle<()>,
+    tasks: JoinSet<()>,
+}
+
+/// How a plane ended.
+#[derive(Debug)]
+pub enum End {
+    /// Asked to.
+    Asked,
+    /// Its journal failed: the process must end, and the next one recovers.
+    Failed(StoreError),
+    /// Its thread panicked: our bug. The process must end, and the next one recovers.
+    Panicked,
+}
+
+impl Service {
+    /// Starts the plane of `scenario` on the journal in the data folder.
+    ///
+    /// # Errors
+    /// [`ServiceError`].
+    pub async fn start(
+        settings: ServiceSettings,
+        scenario: &Scenario,
+        providers: Box<MakeProviders<'_>>,
+    ) -> Result<Self, ServiceError> {
+        let folder = settings.folder.clone();
+        let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&folder)).await;
+        let store = opened.map_err(|error| ServiceError::Io {
+            what: "opening the journal".to_owned(),
+            error: std::io::Error::other(error),
+        })??;
+        Self::start_on(store, settings, scenario, providers).await
+    }
+
+    /// The same on another store.
+    ///
+    /// # Errors
+    /// [`ServiceError`].
+    pub async fn start_on<S: Store + 'static>(
+        store: S,
+        settings: ServiceSettings,
+        scenario: &Scenario,
+        providers: Box<MakeProviders<'_>>,
+    ) -> Result<Self, ServiceError> {
+        let started = std::time::Instant::now();
+        let rules = rules_of(&settings, scenario)?;
+        let names = Names::of(&rules);
+        let keys = Arc::new(KeyRing::open(&settings.folder)?);
+        let recovering = rules.clone();
+        let opened = tokio::task::spawn_blocking(move || Engine::open(store, recovering, unix_ms())).await;
+        let engine = opened.map_err(|error| ServiceError::Io {
+            what: "folding the journal".to_owned(),
+            error: std::io::Error::other(error),
+        })??;
+        let recovery = engine.recovery();
+        let rules = engine.plane().rules().clone();
+        let own_token = join_token(&rules);
+        let clock = Clock::starting(engine.plane().last());
+        let (outlets, orders, webhooks) = Outlets::new(engine.plane().epoch());
+        let io = |what: &str| {
+            let what = what.to_owned();
+            move |error| ServiceError::Io { what, error }
+        };
+        let (handle, thread) =
+            shell::start(engine, clock, outlets).map_err(io("starting the plane's thread"))?;
+        let checked = keys.clone();
+        let check = move |token: &str| {
+            let own = bool::from(token.as_bytes().ct_eq(own_token.as_bytes()));
+            own || checked.allows(token, Scope::Join)
+        };
+        let workers = connect::router(handle.clone(), Arc::new(check), ConnectSettings::default());
+        let api = ApiSettings {
+            listen: settings.listen,
+            folder: settings.folder.clone(),
+            keys,
+            tls: settings.tls.clone(),
+            clock,
+            limits: settings.limits,
+        };
+        let server = Server::bind(api, handle.clone(), names, Some(workers), None)
+            .await
+            .map_err(io(&format!("listening at {}", settings.listen)))?;
+        let address = server.address().map_err(io("asking for the own address"))?;
+        let (shutdown, mut wants_end) = watch::channel(false);
+        let server = tokio::spawn(server.run(async move {
+            let _ = wants_end.wait_for(|end| *end).await;
+        }));
+        let mut tasks = JoinSet::new();
+        let (news, told) = News::channel();
+        let fleet = Fleet::new(handle.clone(), providers(&rules, address, news)?, settings.fleet.clone());
+        tasks.spawn(fleet.run(orders, told));
+        tasks.spawn(announce(handle.clone(), webhooks));
+        let (sender, stopped) = oneshot::channel();
+        std::thread::spawn(move || {
+            if let Ok(how) = thread.join() {
+                let _ = sender.send(how);
+            }
+        });
+        let started_in = started.elapsed();
+        Ok(Self { handle, address, recovery, started_in, stopped, shutdown, server, tasks })
+    }
+
+    /// Runs until `asked` completes or the journal fails; then ends in order: no new requests, those in flight answered,
+    /// everything durable.
+    pub async fn run(mut self, asked: impl Future<Output = ()>) -> End {
+        tokio::select! {
+            how = &mut self.stopped => return ended(how.ok()),
+            () = asked => {}
+        }
+        self.shutdown.send_replace(true);
+        let _ = self.server.await;
+        self.handle.stop().await;
+        self.tasks.shutdown().await;
+        ended(self.stopped.await.ok())
+    }
+}
+
+fn ended(how: Option<Stopped>) -> End {
+    match how {
+        Some(Stopped::Asked) => End::Asked,
+        Some(Stopped::Store(error)) => End::Failed(error),
+        None => End::Panicked,
+    }
+}
+
+fn rules_of(settings: &ServiceSettings, scenario: &Scenario) -> Result<Rules, ServiceError> {
+    let mut rules = Rules::new(scenario, settings.shard, [0; 32], settings.patience.clone())?;
+    for name in &settings.joined {
+        let Some(pool) = rules.pool(name) else {
+            let known: Vec<_> = rules.system.pools.iter().map(|pool| pool.name.as_str()).collect();
+            return Err(ServiceError::NoPool(name.clone(), known.join(", ")));
+        };
+        rules.joined.insert(pool);
+    }
+    Ok(rules)
+}
+
+/// The right to join that the plane gives to the workers which it launches itself; the same after a restart.
+pub fn join_token(rules: &Rules) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(&rules.secret).expect("any length is a key");
+    mac.update(b"join");
+    format!("hrj_{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
+}
+
+/// Takes announcements until the module that makes them is here.
+async fn announce(handle: Handle, mut tasks: mpsc::UnboundedReceiver<crate::effect::WebhookTask>) {
+    while let Some(task) = tasks.recv().await {
+        let command = Command::WebhookSettled { job: task.job, delivered: false };
+        if handle.tell(command).await.is_err() {
+            return;
+        }
+    }
+}
