@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use hmac::{Hmac, Mac};
 use scenarios::scenario::Scenario;
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -124,8 +128,7 @@ impl Service {
         providers: Box<MakeProviders<'_>>,
     ) -> Result<Self, ServiceError> {
         let started = std::time::Instant::now();
-        let mut rules = rules_of(&settings, scenario)?;
-        rules.secret = store.secret();
+        let rules = rules_of(&settings, scenario)?;
         let names = Names::of(&rules);
         let keys = Arc::new(KeyRing::open(&settings.folder)?);
         let recovering = rules.clone();
@@ -135,6 +138,8 @@ impl Service {
             error: std::io::Error::other(error),
         })??;
         let recovery = engine.recovery();
+        let rules = engine.plane().rules().clone();
+        let own_token = join_token(&rules);
         let clock = Clock::starting(engine.plane().last());
         let (outlets, orders, webhooks) = Outlets::new(engine.plane().epoch());
         let io = |what: &str| {
@@ -143,12 +148,12 @@ impl Service {
         };
         let (handle, thread) =
             shell::start(engine, clock, outlets).map_err(io("starting the plane's thread"))?;
-        let (checked, own) = (keys.clone(), own_join_token(&rules));
-        let workers = connect::router(
-            handle.clone(),
-            Arc::new(move |token: &str| is_same(token, &own) || checked.allows(token, Scope::Join)),
-            ConnectSettings::default(),
-        );
+        let checked = keys.clone();
+        let check = move |token: &str| {
+            let own = bool::from(token.as_bytes().ct_eq(own_token.as_bytes()));
+            own || checked.allows(token, Scope::Join)
+        };
+        let workers = connect::router(handle.clone(), Arc::new(check), ConnectSettings::default());
         let api = ApiSettings {
             listen: settings.listen,
             folder: settings.folder.clone(),
@@ -195,21 +200,6 @@ impl Service {
     }
 }
 
-/// The join token of workers that the plane's own providers begin: from the plane's secret, so that those of the plane before
-/// may come back.
-pub fn own_join_token(rules: &Rules) -> String {
-    use hmac::{Hmac, Mac};
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&rules.secret).expect("any length is a key");
-    mac.update(b"join");
-    let digest = mac.finalize().into_bytes();
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn is_same(given: &str, expected: &str) -> bool {
-    use subtle::ConstantTimeEq;
-    given.as_bytes().ct_eq(expected.as_bytes()).into()
-}
-
 fn ended(how: Option<Stopped>) -> End {
     match how {
         Some(Stopped::Asked) => End::Asked,
@@ -228,6 +218,13 @@ fn rules_of(settings: &ServiceSettings, scenario: &Scenario) -> Result<Rules, Se
         rules.joined.insert(pool);
     }
     Ok(rules)
+}
+
+/// The right to join that the plane gives to the workers which it launches itself; the same after a restart.
+pub fn join_token(rules: &Rules) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(&rules.secret).expect("any length is a key");
+    mac.update(b"join");
+    format!("hrj_{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
 }
 
 /// Takes announcements until the module that makes them is here.

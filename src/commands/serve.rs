@@ -1,7 +1,7 @@
 //! `headroom serve`: the live control plane of a scenario, on this machine.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -10,7 +10,7 @@ use control::fleet::{
     FleetSettings, ManualProvider, News, ProcessProvider, ProcessSettings, Provider, SpendLimits,
 };
 use control::plane::{Patience, Rules};
-use control::service::{End, Service, ServiceError, ServiceSettings, own_join_token};
+use control::service::{End, Service, ServiceError, ServiceSettings, join_token};
 use policy::units::Usd;
 use tokio::sync::watch;
 
@@ -71,16 +71,12 @@ pub(crate) struct ServeArgs {
     /// Where machines come from: for all pools, or POOL=PROVIDER for one; may be repeated.
     #[arg(long, value_name = "[POOL=]PROVIDER", default_value = "process")]
     provider: Vec<String>,
-    /// Folder of a model that worker processes hold; may be repeated. Default: a tiny model that makes noise, in the data
-    /// folder.
-    #[arg(long, value_name = "DIR", conflicts_with = "simulate")]
+    /// Models of worker processes, in the diffusers layout. Default: a tiny one with random weights, made in the data folder.
+    #[arg(long, value_name = "DIR")]
     model: Vec<PathBuf>,
-    /// Worker processes take the scenario's times and make nothing.
-    #[arg(long)]
+    /// Worker processes take time and make nothing: for tests, load and rehearsals.
+    #[arg(long, conflicts_with = "model")]
     simulate: bool,
-    /// Address under which worker processes reach the plane. Default: where it listens.
-    #[arg(long, value_name = "URL")]
-    join_url: Option<String>,
     /// Most that all machines together may cost per hour, dollars.
     #[arg(long, value_name = "USD", value_parser = dollars)]
     spend_per_hour: Option<Usd>,
@@ -205,78 +201,62 @@ fn providers(
     news: News,
 ) -> Result<Vec<Arc<dyn Provider>>, ServiceError> {
     let manual: Arc<dyn Provider> = Arc::new(ManualProvider);
-    let processes: Arc<dyn Provider> = if kinds.contains(&ProviderKind::Process) {
-        let settings = processes(args, rules, address)?;
-        let folder = settings.folder.display().to_string();
-        let io = |error| ServiceError::Io { what: format!("worker processes in {folder}"), error };
-        Arc::new(ProcessProvider::open(settings, news).map_err(io)?)
-    } else {
-        manual.clone()
-    };
-    let provider = |kind: &ProviderKind| match kind {
-        ProviderKind::Process => processes.clone(),
-        ProviderKind::Manual => manual.clone(),
-    };
-    Ok(kinds.iter().map(provider).collect())
-}
-
-/// How worker processes of this machine are begun.
-fn processes(args: &ServeArgs, rules: &Rules, address: SocketAddr) -> Result<ProcessSettings, ServiceError> {
+    if !kinds.contains(&ProviderKind::Process) {
+        return Ok(kinds.iter().map(|_| manual.clone()).collect());
+    }
     let io = |what: &str| {
         let what = what.to_owned();
         move |error| ServiceError::Io { what, error }
     };
-    let program = std::env::current_exe().map_err(io("finding this program"))?;
-    let data = std::path::absolute(&args.data).map_err(io("finding the data folder"))?;
-    let mut work: Vec<String> = Vec::new();
-    if args.simulate {
-        let file = std::path::absolute(&args.file).map_err(io("finding the scenario"))?;
-        work.extend(["--simulate".to_owned(), "--scenario".to_owned(), file.display().to_string()]);
-    } else {
-        let models = if args.model.is_empty() { vec![tiny_model(&data)?] } else { args.model.clone() };
-        for folder in models {
-            let folder = std::path::absolute(folder).map_err(io("finding a model"))?;
-            work.extend(["--model".to_owned(), folder.display().to_string()]);
-        }
-    }
-    let url = args.join_url.clone().unwrap_or_else(|| {
-        let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
-        let mut reached = address;
-        if address.ip().is_unspecified() {
-            reached.set_ip(if address.is_ipv4() {
-                Ipv4Addr::LOCALHOST.into()
-            } else {
-                Ipv6Addr::LOCALHOST.into()
-            });
-        }
-        format!("{scheme}://{reached}")
-    });
-    let arguments = (0..).zip(&rules.system.pools).map(|(index, pool)| {
+    let work = work_arguments(args).map_err(io("making the tiny model"))?;
+    let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
+    let arguments = rules.system.pools.iter().enumerate().map(|(index, pool)| {
         let slots: u16 = pool.slots.iter().sum();
-        let joining = ["worker", "--join", &url, "--pool", &pool.name, "--slots", &slots.max(1).to_string()];
-        (index, joining.iter().map(|text| (*text).to_owned()).chain(work.iter().cloned()).collect())
+        let mut words: Vec<String> =
+            ["worker", "--join", &url, "--pool", &pool.name].map(str::to_owned).into();
+        words.extend(["--slots".to_owned(), slots.to_string()]);
+        words.extend(work.iter().cloned());
+        if let Some(certificate) = &args.tls_cert {
+            words.extend(["--authority".to_owned(), certificate.display().to_string()]);
+        }
+        (index as u16, words)
     });
-    Ok(ProcessSettings {
-        folder: data.join("workers"),
-        program,
+    let settings = ProcessSettings {
+        folder: args.data.join("workers"),
+        program: std::env::current_exe().map_err(io("finding this program"))?,
         arguments: arguments.collect(),
-        variables: vec![("HEADROOM_JOIN".to_owned(), own_join_token(rules))],
-        grace: std::time::Duration::from_secs(10),
-    })
+        variables: vec![("HEADROOM_JOIN".to_owned(), join_token(rules))],
+        grace: std::time::Duration::from_secs(20),
+    };
+    let process = ProcessProvider::open(settings, news).map_err(io("opening the folder of workers"))?;
+    let process: Arc<dyn Provider> = Arc::new(process);
+    let of = |kind: &ProviderKind| match kind {
+        ProviderKind::Process => process.clone(),
+        ProviderKind::Manual => manual.clone(),
+    };
+    Ok(kinds.iter().map(of).collect())
 }
 
-/// The tiny model in the data folder, made if need be.
-fn tiny_model(data: &Path) -> Result<PathBuf, ServiceError> {
-    let folder = data.join("tiny");
-    if !folder.exists() {
-        let part = data.join("tiny.part");
-        let _ = std::fs::remove_dir_all(&part);
-        let what = format!("making the tiny model {}", folder.display());
-        let io = |error| ServiceError::Io { what: what.clone(), error };
-        gpu_runtime::generate::make_tiny(&part, 1).map_err(|error| io(std::io::Error::other(error)))?;
-        std::fs::rename(&part, &folder).map_err(io)?;
+/// What worker processes work with.
+fn work_arguments(args: &ServeArgs) -> std::io::Result<Vec<String>> {
+    if args.simulate {
+        let file = std::path::absolute(&args.file)?;
+        return Ok(vec!["--simulate".to_owned(), "--scenario".to_owned(), file.display().to_string()]);
     }
-    Ok(folder)
+    let mut models = args.model.clone();
+    if models.is_empty() {
+        let tiny = args.data.join("tiny");
+        if !tiny.exists() {
+            gpu_runtime::generate::make_tiny(&tiny, 1).map_err(std::io::Error::other)?;
+        }
+        models.push(tiny);
+    }
+    let mut words = Vec::new();
+    for model in models {
+        words.extend(["--model".to_owned(), std::path::absolute(model)?.display().to_string()]);
+    }
+    Ok(words)
 }
 
 fn failure(error: ServiceError) -> Failure {
