@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::run_args::{CompareArgs, PlanArgs, SimulateArgs};
-#[cfg(feature = "live")]
-use crate::commands::serve;
 use crate::commands::{
     compare, completions, plan, prices, profile, schema, simulate, trace, train, validate, worker,
 };
+#[cfg(feature = "live")]
+use crate::commands::{keys, serve};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::screen::Screen;
@@ -21,6 +21,7 @@ Exit codes:
   2    wrong use of the command line
   3    invalid input: a scenario, a trace or a name
   4    the objective or the budget is not met
+  5    the device of a worker has failed: only a new process helps
   130  interrupted
 
 Results go to stdout, everything else to stderr. Colours are off where NO_COLOR is set or TERM is dumb.";
@@ -97,6 +98,10 @@ enum Command {
     #[cfg(feature = "live")]
     #[command(after_long_help = serve::EXAMPLES)]
     Serve(serve::ServeArgs),
+    /// Make, show and revoke the keys of the job API.
+    #[cfg(feature = "live")]
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Print the JSON Schema of scenario files.
     #[command(after_long_help = schema::EXAMPLES)]
     Schema,
@@ -138,6 +143,8 @@ fn dispatch(command: &Command, screen: &Screen) -> Result<(), Failure> {
         Command::Worker(args) => worker::run(args, screen),
         #[cfg(feature = "live")]
         Command::Serve(args) => serve::run(args, screen),
+        #[cfg(feature = "live")]
+        Command::Keys(command) => keys::run(command, screen),
         Command::Schema => schema::run(screen),
         Command::Completions(args) => completions::run(args, screen),
     }
