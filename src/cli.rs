@@ -9,7 +9,7 @@ use crate::commands::{
     compare, completions, plan, prices, profile, schema, simulate, trace, train, validate, worker,
 };
 #[cfg(feature = "live")]
-use crate::commands::serve;
+use crate::commands::{keys, serve};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::screen::Screen;
@@ -97,6 +97,10 @@ enum Command {
     #[cfg(feature = "live")]
     #[command(after_long_help = serve::EXAMPLES)]
     Serve(serve::ServeArgs),
+    /// Make, show and revoke the keys of the job API.
+    #[cfg(feature = "live")]
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Print the JSON Schema of scenario files.
     #[command(after_long_help = schema::EXAMPLES)]
     Schema,
@@ -138,6 +142,8 @@ fn dispatch(command: &Command, screen: &Screen) -> Result<(), Failure> {
         Command::Worker(args) => worker::run(args, screen),
         #[cfg(feature = "live")]
         Command::Serve(args) => serve::run(args, screen),
+        #[cfg(feature = "live")]
+        Command::Keys(command) => keys::run(command, screen),
         Command::Schema => schema::run(screen),
         Command::Completions(args) => completions::run(args, screen),
     }

@@ -5,6 +5,8 @@ pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod device;
 pub(crate) mod inputs;
+#[cfg(feature = "live")]
+pub(crate) mod keys;
 pub(crate) mod model_args;
 mod overrides;
 pub(crate) mod parquet_rows;
@@ -23,3 +25,4 @@ pub(crate) mod trace;
 pub(crate) mod train;
 pub(crate) mod validate;
 pub(crate) mod worker;
+mod worker_join;

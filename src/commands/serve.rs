@@ -6,9 +6,13 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use control::api::{Limits, TlsFiles};
-use control::fleet::{FleetSettings, ManualProvider, News, Provider, SpendLimits};
+use control::fleet::{
+    FleetSettings, ManualProvider, News, ProcessProvider, ProcessSettings, Provider, SpendLimits,
+};
+use control::objects::{ObjectSettings, Place};
 use control::plane::{Patience, Rules};
-use control::service::{End, Service, ServiceError, ServiceSettings};
+use control::service::{End, Service, ServiceError, ServiceSettings, join_token};
+use control::webhook::WebhookSettings;
 use policy::units::Usd;
 use tokio::sync::watch;
 
@@ -69,6 +73,12 @@ pub(crate) struct ServeArgs {
     /// Where machines come from: for all pools, or POOL=PROVIDER for one; may be repeated.
     #[arg(long, value_name = "[POOL=]PROVIDER", default_value = "process")]
     provider: Vec<String>,
+    /// Models of worker processes, in the diffusers layout. Default: a tiny one with random weights, made in the data folder.
+    #[arg(long, value_name = "DIR")]
+    model: Vec<PathBuf>,
+    /// Worker processes take time and make nothing: for tests, load and rehearsals.
+    #[arg(long, conflicts_with = "model")]
+    simulate: bool,
     /// Most that all machines together may cost per hour, dollars.
     #[arg(long, value_name = "USD", value_parser = dollars)]
     spend_per_hour: Option<Usd>,
@@ -84,9 +94,35 @@ pub(crate) struct ServeArgs {
     /// Number of this plane's shard.
     #[arg(long, value_name = "N", default_value_t = 0)]
     shard: u16,
+    /// Address of the job API as clients and receivers of webhooks know it.
+    #[arg(long, value_name = "URL", value_parser = web_address)]
+    public_url: Option<String>,
+    /// Webhooks may call this machine and private networks: for tests and demonstrations.
+    #[arg(long)]
+    webhook_private: bool,
+    /// Where objects are kept: a folder, or s3://bucket/prefix. Default: `objects` in the data folder.
+    #[arg(long, value_name = "PLACE")]
+    objects: Option<String>,
+    /// Largest object, bytes.
+    #[arg(long, value_name = "N", default_value_t = ObjectSettings::default().bytes_max)]
+    object_bytes_max: u64,
+    /// Outputs are removed after so many days; 0 keeps them for ever.
+    #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(..=36_500))]
+    outputs_keep_days: u32,
+    /// Inputs are removed after so many days; 0 keeps them for ever.
+    #[arg(long, value_name = "DAYS", default_value_t = 31, value_parser = clap::value_parser!(u32).range(..=36_500))]
+    inputs_keep_days: u32,
     /// Form of the log on stderr.
     #[arg(long, value_enum, default_value = "text")]
     log: LogForm,
+}
+
+fn web_address(text: &str) -> Result<String, String> {
+    let is_web = text.starts_with("https://") || text.starts_with("http://");
+    if is_web && text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.contains(['?', '#', '"', '\\']) {
+        return Ok(text.trim_end_matches('/').to_owned());
+    }
+    Err(format!("`{text}` is no address like https://plane.example"))
 }
 
 fn dollars(text: &str) -> Result<Usd, String> {
@@ -182,6 +218,27 @@ fn settings(args: &ServeArgs, system: &policy::model::System, kinds: &[ProviderK
             limits: SpendLimits { per_hour_max: args.spend_per_hour, total_max: args.spend_total },
             ..FleetSettings::default()
         },
+        public_url: args.public_url.clone(),
+        webhooks: WebhookSettings { allow_private: args.webhook_private, ..WebhookSettings::default() },
+        objects: objects(args),
+    }
+}
+
+fn objects(args: &ServeArgs) -> ObjectSettings {
+    let days = |count: u32| {
+        (count > 0).then(|| std::time::Duration::from_secs(24 * 3600).saturating_mul(count))
+    };
+    let place = match &args.objects {
+        None => Place::Folder(args.data.join("objects")),
+        Some(text) if text.starts_with("s3://") => Place::S3(text.clone()),
+        Some(text) => Place::Folder(PathBuf::from(text)),
+    };
+    ObjectSettings {
+        place,
+        bytes_max: args.object_bytes_max,
+        outputs_keep: days(args.outputs_keep_days),
+        inputs_keep: days(args.inputs_keep_days),
+        ..ObjectSettings::default()
     }
 }
 
@@ -193,13 +250,67 @@ fn providers(
     news: News,
 ) -> Result<Vec<Arc<dyn Provider>>, ServiceError> {
     let manual: Arc<dyn Provider> = Arc::new(ManualProvider);
-    let _ = (args, rules, address, news);
-    Ok(kinds.iter().map(|_| manual.clone()).collect())
+    if !kinds.contains(&ProviderKind::Process) {
+        return Ok(kinds.iter().map(|_| manual.clone()).collect());
+    }
+    let io = |what: &str| {
+        let what = what.to_owned();
+        move |error| ServiceError::Io { what, error }
+    };
+    let work = work_arguments(args).map_err(io("making the tiny model"))?;
+    let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
+    let arguments = rules.system.pools.iter().enumerate().map(|(index, pool)| {
+        let slots: u16 = pool.slots.iter().sum();
+        let mut words: Vec<String> =
+            ["worker", "--join", &url, "--pool", &pool.name].map(str::to_owned).into();
+        words.extend(["--slots".to_owned(), slots.to_string()]);
+        words.extend(work.iter().cloned());
+        if let Some(certificate) = &args.tls_cert {
+            words.extend(["--authority".to_owned(), certificate.display().to_string()]);
+        }
+        (index as u16, words)
+    });
+    let settings = ProcessSettings {
+        folder: args.data.join("workers"),
+        program: std::env::current_exe().map_err(io("finding this program"))?,
+        arguments: arguments.collect(),
+        variables: vec![("HEADROOM_JOIN".to_owned(), join_token(rules))],
+        grace: std::time::Duration::from_secs(20),
+    };
+    let process = ProcessProvider::open(settings, news).map_err(io("opening the folder of workers"))?;
+    let process: Arc<dyn Provider> = Arc::new(process);
+    let of = |kind: &ProviderKind| match kind {
+        ProviderKind::Process => process.clone(),
+        ProviderKind::Manual => manual.clone(),
+    };
+    Ok(kinds.iter().map(of).collect())
+}
+
+/// What worker processes work with.
+fn work_arguments(args: &ServeArgs) -> std::io::Result<Vec<String>> {
+    if args.simulate {
+        let file = std::path::absolute(&args.file)?;
+        return Ok(vec!["--simulate".to_owned(), "--scenario".to_owned(), file.display().to_string()]);
+    }
+    let mut models = args.model.clone();
+    if models.is_empty() {
+        let tiny = args.data.join("tiny");
+        if !tiny.exists() {
+            gpu_runtime::generate::make_tiny(&tiny, 1).map_err(std::io::Error::other)?;
+        }
+        models.push(tiny);
+    }
+    let mut words = Vec::new();
+    for model in models {
+        words.extend(["--model".to_owned(), std::path::absolute(model)?.display().to_string()]);
+    }
+    Ok(words)
 }
 
 fn failure(error: ServiceError) -> Failure {
     let status = match &error {
-        ServiceError::Rules(_) | ServiceError::NoPool(..) | ServiceError::Keys(_) => Status::InvalidInput,
+        ServiceError::Rules(_) | ServiceError::NoPool(..) | ServiceError::Keys(_) | ServiceError::Objects(_) => Status::InvalidInput,
         _ => Status::Failed,
     };
     Failure::new(status, "serve::start", error.to_string())

@@ -1,12 +1,21 @@
 //! Who may do what with an object.
 
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 
 use super::Objects;
 use super::key::{Key, Owner};
 use crate::api::{Caller, Problem, Scope};
 use crate::number::JobNumber;
 use crate::submission::TenantId;
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(super) enum Who {
+    /// Who has a key.
+    Key(Caller),
+    /// A worker that the plane launched.
+    Worker,
+}
 
 /// What somebody wants to do with an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,9 +26,31 @@ pub(super) enum Wish {
 }
 
 impl Objects {
-    /// Whether `caller` may have its wish. Tenants upload, read and remove inputs of their own, and read and remove
+    /// Who sends a request with these headers.
+    pub(super) fn who(&self, headers: &HeaderMap) -> Result<Who, Problem> {
+        match self.0.keys.caller(headers) {
+            Ok(caller) => Ok(Who::Key(caller)),
+            Err(problem) if problem.status == StatusCode::UNAUTHORIZED => {
+                let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+                let token = value.and_then(|value| value.strip_prefix("Bearer ")).map_or("", str::trim);
+                if (self.0.join)(token) { Ok(Who::Worker) } else { Err(problem) }
+            }
+            Err(problem) => Err(problem),
+        }
+    }
+
+    /// Whether `who` may have its wish. Tenants upload, read and remove inputs of their own, and read and remove
     /// outputs of their own jobs; workers read everything and write outputs; operators read everything.
-    pub(super) async fn allow(&self, caller: &Caller, key: &Key, wish: Wish) -> Result<(), Problem> {
+    pub(super) async fn allow(&self, who: &Who, key: &Key, wish: Wish) -> Result<(), Problem> {
+        let caller = match (who, wish, key.owner()) {
+            (Who::Key(caller), ..) => caller,
+            (Who::Worker, Wish::Read, _) | (Who::Worker, Wish::Write, Owner::Job(_)) => return Ok(()),
+            (Who::Worker, ..) => {
+                let detail = format!("workers write outputs only, and `{key}` is none");
+                let remedy = "write to `outputs/<job>/...`";
+                return Err(Problem::new(StatusCode::FORBIDDEN, "scope", detail, remedy));
+            }
+        };
         let is_worker = caller.has(Scope::Join);
         match (wish, key.owner()) {
             (Wish::Read, _) if is_worker || caller.has(Scope::Operate) => Ok(()),

@@ -18,13 +18,13 @@ pub(crate) mod write;
 pub use depot::{Place, PlaceError};
 pub use key::{KEY_BYTES_MAX, Key, KeyError, Owner};
 
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use crate::api::KeyRing;
+use crate::connect::JoinCheck;
 use crate::shell::Handle;
 use depot::Depot;
 use signing::UrlSigner;
@@ -50,13 +50,6 @@ pub struct ObjectSettings {
     pub patience: Duration,
 }
 
-impl ObjectSettings {
-    /// Objects in the data folder.
-    pub fn in_folder(folder: &Path) -> Self {
-        Self { place: Place::Folder(folder.join("objects")), ..Self::default() }
-    }
-}
-
 impl Default for ObjectSettings {
     fn default() -> Self {
         const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -80,6 +73,7 @@ pub struct Objects(Arc<Shared>);
 struct Shared {
     handle: Handle,
     keys: Arc<KeyRing>,
+    join: JoinCheck,
     depot: Depot,
     signer: UrlSigner,
     public_url: Arc<OnceLock<String>>,
@@ -88,7 +82,7 @@ struct Shared {
 }
 
 impl Objects {
-    /// Opens the store. URLs are signed by a secret that follows from `root`, the journal's own, and are below
+    /// Opens the store. Workers come with keys of the scope `join`, or with what `join` knows. URLs are signed by a secret that follows from `root`, the journal's own, and are below
     /// `public_url`, which is set once it is known.
     ///
     /// # Errors
@@ -96,6 +90,7 @@ impl Objects {
     pub fn open(
         handle: Handle,
         keys: Arc<KeyRing>,
+        join: JoinCheck,
         root: &[u8; 32],
         public_url: Arc<OnceLock<String>>,
         settings: ObjectSettings,
@@ -104,6 +99,7 @@ impl Objects {
         let shared = Shared {
             handle,
             keys,
+            join,
             depot,
             signer: UrlSigner::new(root),
             public_url,

@@ -60,8 +60,7 @@ async fn serve(objects: &Objects, request: Request) -> Result<Response<Body>, Pr
             checked.map_err(|denied| refused(denied, &key))?;
         }
         None => {
-            let caller = objects.0.keys.caller(&parts.headers)?;
-            objects.allow(&caller, &key, wish).await?;
+            objects.allow(&objects.who(&parts.headers)?, &key, wish).await?;
         }
     }
     match wish {
@@ -124,7 +123,7 @@ pub(crate) async fn sign(
 }
 
 async fn signed(objects: &Objects, headers: &HeaderMap, body: Body) -> Result<SignedBody, Problem> {
-    let caller = objects.0.keys.caller(headers)?;
+    let who = objects.who(headers)?;
     let reading = tokio::time::timeout(objects.0.settings.patience, axum::body::to_bytes(body, SIGN_BYTES_MAX));
     let bytes = match reading.await {
         Ok(Ok(bytes)) => bytes,
@@ -146,7 +145,7 @@ async fn signed(objects: &Objects, headers: &HeaderMap, body: Body) -> Result<Si
     if !(1..=EXPIRES_MAX_S).contains(&lasts) {
         return Err(wrong(format!("`expires_s` is {lasts}; use 1 to {EXPIRES_MAX_S}")));
     }
-    objects.allow(&caller, &key, wish).await?;
+    objects.allow(&who, &key, wish).await?;
     if wish == Wish::Write {
         objects.is_open(&key).await?;
     }

@@ -1,8 +1,12 @@
 //! Workers on real connections: killed, stopped, hung, disconnected, lying. Times are generous; nothing here is a claim of
 //! speed.
 
+mod fleet;
 mod house;
+mod interruption;
+mod pictures;
 mod raw;
+mod secure;
 mod survival;
 mod throughput;
 mod trust;
