@@ -197,6 +197,11 @@ async fn everybody_sees_the_own_only() {
     assert_eq!(status(&house.put(&output, &keys.one, "x").await), 403, "only workers write outputs");
     assert_eq!(status(&house.put("/v1/objects/outputs/job-0-99/a", &keys.worker, "x").await), 409);
     assert_eq!(status(&house.put(&output, &keys.worker, "made").await), 201);
+    let look = house.service.handle.look(|plane| control::service::join_token(plane.rules()));
+    let own = look.await.expect("the plane lives");
+    assert_eq!(status(&house.put(&output, &own, "made").await), 201, "workers that the plane launched write, too");
+    assert_eq!(status(&house.put(input, &own, "x").await), 403);
+    assert_eq!(status(&house.get(input, &own).await), 200);
     worker.finish(&start, vec![format!("outputs/{job}/dance.webp")]).await;
     let late = house.put(&output, &keys.worker, "changed").await;
     assert_eq!(status(&late), 409, "what a job has given never changes");

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use control::number::JobNumber;
 use control::webhook::{Bounds, WebhookSettings};
 use reqwest::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::house::{House, Plan, SOON, json_of};
@@ -262,6 +263,51 @@ async fn gone_receivers_and_private_addresses_are_given_up_at_once() {
     house.cancel(job).await;
     house.until_settled().await;
     assert_eq!(private.got().len(), 0);
+}
+
+/// A receiver whose certificate nobody public vouches for gets nothing, unless the operator trusts its authority.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_verified() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = folder.path().join("authority.pem");
+    std::fs::write(&authority, made.cert.pem()).expect("written");
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("a certificate");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let spoken = Arc::new(Mutex::new(0_usize));
+    let counted = spoken.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, counted) = (acceptor.clone(), counted.clone());
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut request = [0; 8192];
+                if stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                    *counted.lock().expect("not poisoned") += 1;
+                    let _ = stream.write_all(b"HTTP/1.1 204 Fine\r\nconnection: close\r\n\r\n").await;
+                }
+            });
+        }
+    });
+    let url = format!("https://localhost:{port}/hook");
+    for (authorities, calls) in [(None, 0), (Some(authority), 1)] {
+        let mut plan = plan(&[0, 1]);
+        plan.webhooks.authorities = authorities;
+        let house = House::open(&plan).await;
+        let job = house.submit(Some(&url)).await;
+        house.cancel(job).await;
+        house.until_settled().await;
+        assert_eq!(*spoken.lock().expect("not poisoned"), calls);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
