@@ -9,8 +9,10 @@ use control::api::{Limits, TlsFiles};
 use control::fleet::{
     FleetSettings, ManualProvider, News, ProcessProvider, ProcessSettings, Provider, SpendLimits,
 };
+use control::objects::{ObjectSettings, Place};
 use control::plane::{Patience, Rules};
 use control::service::{End, Service, ServiceError, ServiceSettings, join_token};
+use control::webhook::WebhookSettings;
 use policy::units::Usd;
 use tokio::sync::watch;
 
@@ -92,9 +94,35 @@ pub(crate) struct ServeArgs {
     /// Number of this plane's shard.
     #[arg(long, value_name = "N", default_value_t = 0)]
     shard: u16,
+    /// Address of the job API as clients and receivers of webhooks know it.
+    #[arg(long, value_name = "URL", value_parser = web_address)]
+    public_url: Option<String>,
+    /// Webhooks may call this machine and private networks: for tests and demonstrations.
+    #[arg(long)]
+    webhook_private: bool,
+    /// Where objects are kept: a folder, or s3://bucket/prefix. Default: `objects` in the data folder.
+    #[arg(long, value_name = "PLACE")]
+    objects: Option<String>,
+    /// Largest object, bytes.
+    #[arg(long, value_name = "N", default_value_t = ObjectSettings::default().bytes_max)]
+    object_bytes_max: u64,
+    /// Outputs are removed after so many days; 0 keeps them for ever.
+    #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(..=36_500))]
+    outputs_keep_days: u32,
+    /// Inputs are removed after so many days; 0 keeps them for ever.
+    #[arg(long, value_name = "DAYS", default_value_t = 31, value_parser = clap::value_parser!(u32).range(..=36_500))]
+    inputs_keep_days: u32,
     /// Form of the log on stderr.
     #[arg(long, value_enum, default_value = "text")]
     log: LogForm,
+}
+
+fn web_address(text: &str) -> Result<String, String> {
+    let is_web = text.starts_with("https://") || text.starts_with("http://");
+    if is_web && text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.contains(['?', '#', '"', '\\']) {
+        return Ok(text.trim_end_matches('/').to_owned());
+    }
+    Err(format!("`{text}` is no address like https://plane.example"))
 }
 
 fn dollars(text: &str) -> Result<Usd, String> {
@@ -190,6 +218,27 @@ fn settings(args: &ServeArgs, system: &policy::model::System, kinds: &[ProviderK
             limits: SpendLimits { per_hour_max: args.spend_per_hour, total_max: args.spend_total },
             ..FleetSettings::default()
         },
+        public_url: args.public_url.clone(),
+        webhooks: WebhookSettings { allow_private: args.webhook_private, ..WebhookSettings::default() },
+        objects: objects(args),
+    }
+}
+
+fn objects(args: &ServeArgs) -> ObjectSettings {
+    let days = |count: u32| {
+        (count > 0).then(|| std::time::Duration::from_secs(24 * 3600).saturating_mul(count))
+    };
+    let place = match &args.objects {
+        None => Place::Folder(args.data.join("objects")),
+        Some(text) if text.starts_with("s3://") => Place::S3(text.clone()),
+        Some(text) => Place::Folder(PathBuf::from(text)),
+    };
+    ObjectSettings {
+        place,
+        bytes_max: args.object_bytes_max,
+        outputs_keep: days(args.outputs_keep_days),
+        inputs_keep: days(args.inputs_keep_days),
+        ..ObjectSettings::default()
     }
 }
 
@@ -261,7 +310,7 @@ fn work_arguments(args: &ServeArgs) -> std::io::Result<Vec<String>> {
 
 fn failure(error: ServiceError) -> Failure {
     let status = match &error {
-        ServiceError::Rules(_) | ServiceError::NoPool(..) | ServiceError::Keys(_) => Status::InvalidInput,
+        ServiceError::Rules(_) | ServiceError::NoPool(..) | ServiceError::Keys(_) | ServiceError::Objects(_) => Status::InvalidInput,
         _ => Status::Failed,
     };
     Failure::new(status, "serve::start", error.to_string())

@@ -12,6 +12,7 @@ mod exporter;
 mod guarded;
 mod health;
 mod histogram;
+mod inputs;
 mod jobs;
 pub mod key_file;
 pub mod keys;
@@ -31,8 +32,9 @@ mod wait;
 pub use audit::{Entry as AuditEntry, write as write_audit};
 pub use key_file::{KeyEntry, KeyFileError, KeyWish, create, revoke};
 pub use keys::{Caller, KeyRing, Scope};
-pub use names::Names;
+pub use names::{Calendar, Names};
 pub use problem::Problem;
+pub(crate) use problem::ProblemBody;
 pub use server::{Server, serve};
 pub use tls::TlsFiles;
 

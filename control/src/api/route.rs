@@ -34,11 +34,12 @@ pub(crate) enum Route {
     OpenApi,
     Workers,
     Objects,
+    WebhookSecret,
     Nothing,
 }
 
 impl Route {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Jobs,
         Self::Batch,
         Self::Job,
@@ -55,6 +56,7 @@ impl Route {
         Self::OpenApi,
         Self::Workers,
         Self::Objects,
+        Self::WebhookSecret,
         Self::Nothing,
     ];
 
@@ -71,6 +73,7 @@ impl Route {
             "/readyz" => Self::Ready,
             "/metrics" => Self::Metrics,
             "/v1/openapi.json" => Self::OpenApi,
+            crate::webhook::SECRET_PATH => Self::WebhookSecret,
             _ if path.starts_with("/v1/workers/") => Self::Workers,
             _ if path.starts_with("/v1/objects/") => Self::Objects,
             _ => {
@@ -106,6 +109,7 @@ impl Route {
             Self::OpenApi => "/v1/openapi.json",
             Self::Workers => "/v1/workers",
             Self::Objects => "/v1/objects",
+            Self::WebhookSecret => crate::webhook::SECRET_PATH,
             Self::Nothing => "",
         }
     }
@@ -116,7 +120,7 @@ pub(crate) async fn answer(api: Arc<Api>, peer: SocketAddr, request: Request<Inc
     let started = Instant::now();
     let path = request.uri().path();
     let (route, id) = Route::of(path);
-    let is_nested = matches!(route, Route::Workers | Route::Objects);
+    let is_nested = matches!(route, Route::Workers | Route::Objects | Route::WebhookSecret);
     let response = if is_nested {
         nested(&api, route, peer, request).await
     } else {
@@ -159,7 +163,7 @@ async fn own(
         (Route::Reload, &Method::POST) => operate::reload(ask).await,
         (Route::Decisions, &Method::GET) => events::decisions(ask),
         (Route::Metrics, &Method::GET) => health::metrics(&ask),
-        (Route::Nothing | Route::Workers | Route::Objects, _) => Err(Problem::no_path()),
+        (Route::Nothing | Route::Workers | Route::Objects | Route::WebhookSecret, _) => Err(Problem::no_path()),
         (Route::Jobs, _) => Err(Problem::method("GET, HEAD, POST")),
         (Route::Job, _) => Err(Problem::method("GET, HEAD, DELETE")),
         (Route::Batch | Route::Cancel | Route::Hold | Route::Reload, _) => Err(Problem::method("POST")),
@@ -233,6 +237,7 @@ mod tests {
             ("//v1/jobs", Route::Nothing, ""),
             ("/v1/workers/connect", Route::Workers, ""),
             ("/v1/objects/outputs/job-0-1/a.png", Route::Objects, ""),
+            ("/v1/webhook-secret", Route::WebhookSecret, ""),
             ("/healthz", Route::Live, ""),
         ] {
             assert_eq!(Route::of(path), (route, id), "{path}");
