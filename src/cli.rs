@@ -21,6 +21,7 @@ Exit codes:
   2    wrong use of the command line
   3    invalid input: a scenario, a trace or a name
   4    the objective or the budget is not met
+  5    the device of a worker has failed: only a new process helps
   130  interrupted
 
 Results go to stdout, everything else to stderr. Colours are off where NO_COLOR is set or TERM is dumb.";

@@ -5,10 +5,14 @@
 
 mod driver;
 mod guard;
+mod manual;
+mod process;
 mod reconcile;
 
 pub use driver::{Fleet, FleetSettings};
 pub use guard::SpendLimits;
+pub use manual::ManualProvider;
+pub use process::{LAUNCH_VARIABLE, ProcessProvider, ProcessSettings};
 
 use std::future::Future;
 use std::pin::Pin;
