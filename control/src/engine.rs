@@ -267,8 +267,7 @@ impl Fold {
             Some(plane) => plane,
             None => Plane::new(self.rules, &mut Vec::new())?,
         };
-        let recovery =
-            Recovery { last: plane.last(), last_unix_ms: plane.last_unix_ms(), ..self.recovery };
+        let recovery = Recovery { last: plane.last(), last_unix_ms: plane.last_unix_ms(), ..self.recovery };
         Ok((plane, self.next, recovery))
     }
 }

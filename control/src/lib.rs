@@ -11,6 +11,7 @@ pub mod connect;
 pub mod effect;
 pub mod engine;
 pub mod fleet;
+pub mod ha;
 pub mod number;
 pub mod plane;
 pub mod protocol;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scenarios::scenario::Scenario;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -15,6 +16,7 @@ use crate::command::Command;
 use crate::connect::{self, ConnectSettings};
 use crate::engine::{Engine, OpenError, Recovery};
 use crate::fleet::{Fleet, FleetSettings, News, Provider};
+use crate::ha::Seat;
 use crate::plane::{Patience, Rules, RulesError};
 use crate::shell::{self, Handle, Outlets, Stopped};
 use crate::store::{SqliteStore, Store, StoreError};
@@ -123,12 +125,24 @@ impl Service {
         scenario: &Scenario,
         providers: Box<MakeProviders<'_>>,
     ) -> Result<Self, ServiceError> {
-        let started = std::time::Instant::now();
         let rules = rules_of(&settings, scenario)?;
+        let recovering = rules.clone();
+        let open = move || Engine::open(store, recovering, unix_ms());
+        Self::start_seated(open, rules, settings, None, providers).await
+    }
+
+    /// The same on an engine that `open` makes, among other planes in a leader's seat, with the socket that listens.
+    pub(crate) async fn start_seated<S: Store + 'static>(
+        open: impl FnOnce() -> Result<Engine<S>, OpenError> + Send + 'static,
+        rules: Rules,
+        settings: ServiceSettings,
+        seat: Option<(Seat, Arc<TcpListener>)>,
+        providers: Box<MakeProviders<'_>>,
+    ) -> Result<Self, ServiceError> {
+        let started = std::time::Instant::now();
         let names = Names::of(&rules);
         let keys = Arc::new(KeyRing::open(&settings.folder)?);
-        let recovering = rules.clone();
-        let opened = tokio::task::spawn_blocking(move || Engine::open(store, recovering, unix_ms())).await;
+        let opened = tokio::task::spawn_blocking(open).await;
         let engine = opened.map_err(|error| ServiceError::Io {
             what: "folding the journal".to_owned(),
             error: std::io::Error::other(error),
@@ -156,9 +170,12 @@ impl Service {
             clock,
             limits: settings.limits,
         };
-        let server = Server::bind(api, handle.clone(), names, Some(workers), None)
-            .await
-            .map_err(io(&format!("listening at {}", settings.listen)))?;
+        let (seat, listener) = seat.unzip();
+        let bound = match listener {
+            Some(listener) => Server::on(listener, seat, api, handle.clone(), names, [Some(workers), None]),
+            None => Server::bind(api, handle.clone(), names, Some(workers), None).await,
+        };
+        let server = bound.map_err(io(&format!("listening at {}", settings.listen)))?;
         let address = server.address().map_err(io("asking for the own address"))?;
         let (shutdown, mut wants_end) = watch::channel(false);
         let server = tokio::spawn(server.run(async move {
@@ -202,7 +219,7 @@ fn ended(how: Option<Stopped>) -> End {
     }
 }
 
-fn rules_of(settings: &ServiceSettings, scenario: &Scenario) -> Result<Rules, ServiceError> {
+pub(crate) fn rules_of(settings: &ServiceSettings, scenario: &Scenario) -> Result<Rules, ServiceError> {
     let mut rules = Rules::new(scenario, settings.shard, [0; 32], settings.patience.clone())?;
     for name in &settings.joined {
         let Some(pool) = rules.pool(name) else {

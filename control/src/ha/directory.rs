@@ -13,7 +13,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// What was seen last.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub(super) struct Seen {
     /// Leaders by shard.
     pub leaders: Vec<Leader>,
     /// When; `None` before the first answer, and while the database does not answer.

@@ -93,8 +93,11 @@ impl Door {
                 let detail = "this plane stands by: it has no such thing";
                 let remedy = "ask the leader, which /readyz names";
                 let kind = if route == Route::Nothing { "no-such-path" } else { "stands-by" };
-                let status =
-                    if route == Route::Nothing { StatusCode::NOT_FOUND } else { StatusCode::SERVICE_UNAVAILABLE };
+                let status = if route == Route::Nothing {
+                    StatusCode::NOT_FOUND
+                } else {
+                    StatusCode::SERVICE_UNAVAILABLE
+                };
                 Problem::new(status, kind, detail, remedy).into_response()
             }
             _ => {

@@ -26,9 +26,9 @@ impl LeaseGate {
     /// Moves the end to `lease` after `asked`; a closed gate stays closed.
     pub fn renew(&self, asked: Instant, lease: Duration) {
         let until = u64::try_from((asked + lease).duration_since(self.base).as_nanos()).unwrap_or(u64::MAX);
-        let _ = self.until.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
-            (now != 0).then_some(now.max(until))
-        });
+        let _ = self
+            .until
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now != 0).then_some(now.max(until)));
     }
 
     /// Ends the lease for ever.

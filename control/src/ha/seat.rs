@@ -62,7 +62,8 @@ pub(super) fn elsewhere(directory: &Directory, shard: u16, path: &str, own: &str
     match directory.leader(shard).filter(|leader| leader.url != own) {
         Some(leader) => {
             let detail = format!("shard {shard} is led by `{}` at {}", leader.holder, leader.url);
-            let problem = Problem::new(StatusCode::TEMPORARY_REDIRECT, "led-elsewhere", detail, "send it there");
+            let problem =
+                Problem::new(StatusCode::TEMPORARY_REDIRECT, "led-elsewhere", detail, "send it there");
             problem.at(format!("{}{path}", leader.url.trim_end_matches('/')))
         }
         None => {

@@ -74,7 +74,10 @@ impl HaSettings {
             return wrong(format!("there is no shard {shard} among {}; they count from 0", self.shards));
         }
         if self.renew * 3 > self.lease || self.lease > Duration::from_secs(3600) {
-            return wrong(format!("a lease of {:?}; use three renewals at least, an hour at most", self.lease));
+            return wrong(format!(
+                "a lease of {:?}; use three renewals at least, an hour at most",
+                self.lease
+            ));
         }
         if !(self.url.starts_with("http://") || self.url.starts_with("https://")) {
             return wrong(format!("`{}` is no address for others, like http://10.0.0.5:8080", self.url));
@@ -166,12 +169,8 @@ impl Standby {
         }
         let shard = settings.candidates[0];
         let (directory, asking) = Directory::start(settings.place(shard), settings.poll, settings.lease);
-        let door = Door {
-            directory: directory.clone(),
-            shard,
-            shards: settings.shards,
-            url: settings.url.clone(),
-        };
+        let door =
+            Door { directory: directory.clone(), shard, shards: settings.shards, url: settings.url.clone() };
         let tls = certificate.map(|certificate| TlsAcceptor::from(certificate.config()));
         let door = tokio::spawn(door.run(listener.clone(), tls));
         Ok(Self { settings, service, listener, address, directory, tails, door, asking })

@@ -79,7 +79,8 @@ impl Reader {
         loop {
             match self.read() {
                 Ok(()) => {
-                    progress.send_if_modified(|now| std::mem::replace(now, Progress::Ready) != Progress::Ready);
+                    progress
+                        .send_if_modified(|now| std::mem::replace(now, Progress::Ready) != Progress::Ready);
                 }
                 Err(error) if is_passing(&error) => {
                     tracing::warn!("reading along failed, trying on: {error}");

@@ -97,8 +97,7 @@ impl PostgresStore {
             let append = place.within(APPEND_FOR, client.prepare(APPEND)).await?;
             let append_ended = place.within(APPEND_FOR, client.prepare(APPEND_ENDED)).await?;
             let what = "its secret has a wrong length".to_owned();
-            let secret =
-                secret.try_into().map_err(|_| StoreError::Damaged { place: place.name(), what })?;
+            let secret = secret.try_into().map_err(|_| StoreError::Damaged { place: place.name(), what })?;
             Ok::<_, StoreError>((client, append, append_ended, secret))
         });
         let (client, append, append_ended, secret) = opened?;
@@ -227,13 +226,9 @@ impl Store for PostgresStore {
         let (first, count) = (batch.first as i64, batch.count as i64);
         let jobs: Vec<i64> = batch.ended.iter().map(|(job, _)| job.0 as i64).collect();
         let bodies: Vec<&[u8]> = batch.ended.iter().map(|(_, body)| &body[..]).collect();
-        let values: [&(dyn ToSql + Sync); 7] =
-            [&shard, &epoch, &first, &count, &batch.body, &jobs, &bodies];
-        let (statement, values) = if jobs.is_empty() {
-            (&self.append, &values[..5])
-        } else {
-            (&self.append_ended, &values[..])
-        };
+        let values: [&(dyn ToSql + Sync); 7] = [&shard, &epoch, &first, &count, &batch.body, &jobs, &bodies];
+        let (statement, values) =
+            if jobs.is_empty() { (&self.append, &values[..5]) } else { (&self.append_ended, &values[..]) };
         let append = async { self.place.within(APPEND_FOR, self.client.execute(statement, values)).await };
         match self.runtime.block_on(append)? {
             1 => Ok(()),

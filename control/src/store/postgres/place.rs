@@ -44,7 +44,8 @@ const UNHEARD_FOR: Duration = Duration::from_secs(5);
 /// Where the database is, and which shard of it is meant.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PostgresPlace {
-    /// `host=... port=... user=... dbname=...` or a `postgresql://` URL; several hosts are tried in turn.
+    /// `host=... port=... user=... dbname=...` or a `postgresql://` URL; several hosts are tried in turn. A password that
+    /// it does not hold is taken from `PGPASSWORD`.
     pub connection: String,
     /// Shard.
     pub shard: u16,
@@ -62,10 +63,16 @@ impl std::fmt::Debug for PostgresPlace {
 impl PostgresPlace {
     /// A connection that does not hang: a database that is not heard makes an error within seconds.
     pub(super) async fn connect(&self) -> Result<Client, StoreError> {
-        let mut config: tokio_postgres::Config = self.connection.parse().map_err(|error| self.failed(&error))?;
+        let mut config: tokio_postgres::Config =
+            self.connection.parse().map_err(|error| self.failed(&error))?;
         config.connect_timeout(CONNECT_FOR).tcp_user_timeout(UNHEARD_FOR);
         config.keepalives_idle(Duration::from_secs(2)).keepalives_interval(Duration::from_secs(1));
         config.keepalives_retries(3);
+        if config.get_password().is_none()
+            && let Some(password) = std::env::var_os("PGPASSWORD")
+        {
+            config.password(password.as_encoded_bytes());
+        }
         // Behind a list of hosts only the one that takes writes will do.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         if config.get_application_name().is_none() {
@@ -92,7 +99,9 @@ impl PostgresPlace {
     ) -> Result<T, StoreError> {
         match tokio::time::timeout(time, answer).await {
             Ok(answer) => answer.map_err(|error| self.failed(&error)),
-            Err(_) => Err(StoreError::Failed { place: self.name(), what: format!("no answer within {time:?}") }),
+            Err(_) => {
+                Err(StoreError::Failed { place: self.name(), what: format!("no answer within {time:?}") })
+            }
         }
     }
 
