@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::run_args::{CompareArgs, PlanArgs, SimulateArgs};
+#[cfg(feature = "live")]
+use crate::commands::serve;
 use crate::commands::{
     compare, completions, plan, prices, profile, schema, simulate, trace, train, validate, worker,
 };
-#[cfg(feature = "live")]
-use crate::commands::serve;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::screen::Screen;
@@ -21,7 +21,6 @@ Exit codes:
   2    wrong use of the command line
   3    invalid input: a scenario, a trace or a name
   4    the objective or the budget is not met
-  5    the device of a worker has failed: only a new process helps
   130  interrupted
 
 Results go to stdout, everything else to stderr. Colours are off where NO_COLOR is set or TERM is dumb.";

@@ -76,7 +76,7 @@ async fn prompts_become_pictures_that_are_objects_of_their_jobs() {
         let record = end(done).await;
         assert_eq!(record.outcome, JobOutcome::Done, "{}", String::from_utf8_lossy(&record.result));
         let key = format!("outputs/{job}/generate.webp");
-        assert_eq!(record.objects, [key.clone()]);
+        assert_eq!(record.objects, std::slice::from_ref(&key));
         let result: serde_json::Value = serde_json::from_slice(&record.result).expect("JSON");
         assert_eq!((result["object"].as_str(), result["steps"].as_u64()), (Some(key.as_str()), Some(2)));
         let bytes = kept.lock().expect("the store")[&key].clone();
