@@ -241,11 +241,14 @@ impl Standby {
         }
     }
 
+    /// Takes over; the epoch, and the moment from which its lease counts.
     async fn take(&self, shard: u16, seen: u64) -> Result<Option<(u64, Instant)>, StoreError> {
         let election = Election::reconnect(self.settings.place(shard)).await?;
-        let asked = Instant::now();
         let HaSettings { lease, name, url, .. } = &self.settings;
-        Ok(election.take(shard, seen, *lease, name, url).await?.map(|epoch| (epoch, asked)))
+        let Some(epoch) = election.take(shard, seen, *lease, name, url).await? else { return Ok(None) };
+        // Taking over may have waited for an append under way, while the lease counts from before the question.
+        let asked = Instant::now();
+        Ok(election.renew(epoch).await?.then_some((epoch, asked)))
     }
 
     /// Leads until it may no more, or is asked to end.

@@ -99,6 +99,30 @@ impl Cluster {
         }
     }
 
+    /// Runs with TLS from the next start on; the certificate to trust. `None` where there is no openssl to make one.
+    pub(crate) fn secure(&self) -> Option<PathBuf> {
+        let data = self.folder.path().join("data");
+        let made = as_owner(Command::new("openssl"))
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=headroom"])
+            .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
+            .arg(data.join("server.key"))
+            .arg("-out")
+            .arg(data.join("server.crt"))
+            .stderr(Stdio::null())
+            .status();
+        if !made.is_ok_and(|made| made.success()) {
+            eprintln!("skipped: there is no openssl to make a certificate");
+            return None;
+        }
+        let settings = std::fs::File::options().append(true).open(data.join("postgresql.conf"));
+        std::io::Write::write_all(&mut settings.expect("settings"), b"ssl = on\n").expect("settings");
+        let copy = self.folder.path().join("trust.crt");
+        std::fs::copy(data.join("server.crt"), &copy).expect("a copy");
+        std::fs::write(data.join("pg_hba.conf"), "hostssl all all all trust\nlocal all all trust\n")
+            .expect("pg_hba.conf");
+        Some(copy)
+    }
+
     /// Ends the server; whatever it did not commit is lost.
     pub(crate) fn stop(&self) {
         if let Some(mut server) = self.server.lock().unwrap_or_else(PoisonError::into_inner).take() {

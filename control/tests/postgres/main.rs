@@ -401,6 +401,43 @@ fn a_leader_is_replaced_once_it_was_silent_for_its_lease_or_resigned() {
     });
 }
 
+#[test]
+#[ignore = "a process of the test below"]
+fn process_that_connects() {
+    let connection = std::env::var("HEADROOM_TEST_DATABASE").expect("a connection");
+    let place = PostgresPlace { connection, shard: 0, shards: 1 };
+    match runtime().block_on(Election::connect(place)) {
+        Ok(_) => println!("connected"),
+        Err(error) => println!("{error}"),
+    }
+}
+
+#[test]
+fn a_connection_that_requires_tls_trusts_nobody_it_was_not_told_to() {
+    let Some(cluster) = Cluster::start() else { return };
+    let Some(trust) = cluster.secure() else { return };
+    cluster.stop();
+    cluster.start_again();
+    let database = cluster.database();
+    let check = |mode: &str, trust: Option<&std::path::Path>, expected: &str| {
+        let connection = format!("{} {mode}", cluster.connection("127.0.0.1", &database));
+        let mut command = std::process::Command::new(std::env::current_exe().expect("this program"));
+        command.args(["process_that_connects", "--exact", "--ignored", "--nocapture"]);
+        command.env("HEADROOM_TEST_DATABASE", connection).env_remove("PGSSLROOTCERT");
+        command.envs(trust.map(|trust| ("PGSSLROOTCERT", trust)));
+        let said = String::from_utf8_lossy(&command.output().expect("a process").stdout).into_owned();
+        assert!(said.contains(expected), "{mode} {trust:?}: {said}");
+    };
+    check("sslmode=require", Some(&trust), "connected");
+    check("sslmode=require", None, "certificate");
+    check(
+        "sslmode=require",
+        Some(std::path::Path::new("/nonexistent")),
+        "the certificates of `/nonexistent`",
+    );
+    check("", Some(&trust), "no pg_hba.conf entry");
+}
+
 /// Runtimes may not be dropped among asynchronous tasks, and stores and archives may be.
 #[test]
 fn stores_may_be_dropped_anywhere() {

@@ -7,6 +7,7 @@
 
 mod election;
 mod place;
+mod tls;
 
 pub use election::{Election, Leader};
 pub use place::PostgresPlace;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::{Client, NoTls};
 
+use super::tls::Secure;
 use crate::store::StoreError;
 
 /// Tables, made if they are not there. The number of a batch's first command is unique in its shard.
@@ -78,13 +79,30 @@ impl PostgresPlace {
         if config.get_application_name().is_none() {
             config.application_name("headroom");
         }
+        // Verified or not at all: what cannot be trusted is no better than plain.
+        let secure = match config.get_ssl_mode() {
+            SslMode::Require => Some(Secure::new().map_err(|what| {
+                let place = self.name();
+                StoreError::Failed { place, what }
+            })?),
+            _ => {
+                config.ssl_mode(SslMode::Disable);
+                None
+            }
+        };
         let connect = async {
-            let (client, connection) = config.connect(NoTls).await?;
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::warn!("the connection to PostgreSQL ended: {error}");
+            let client = match secure {
+                None => {
+                    let (client, connection) = config.connect(NoTls).await?;
+                    tokio::spawn(drive(connection));
+                    client
                 }
-            });
+                Some(secure) => {
+                    let (client, connection) = config.connect(secure).await?;
+                    tokio::spawn(drive(connection));
+                    client
+                }
+            };
             client.batch_execute(SESSION).await?;
             Ok(client)
         };
@@ -162,5 +180,12 @@ impl PostgresPlace {
             return Err(failed(what));
         }
         Ok(())
+    }
+}
+
+/// Carries a connection's bytes until it ends.
+async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {
+    if let Err(error) = connection.await {
+        tracing::warn!("the connection to PostgreSQL ended: {error}");
     }
 }
