@@ -14,6 +14,7 @@ pub mod effect;
 pub mod engine;
 pub mod fleet;
 pub mod ingress;
+pub mod ha;
 pub mod number;
 pub mod objects;
 pub mod plane;

@@ -10,6 +10,7 @@ use hmac::{Hmac, Mac};
 use scenarios::scenario::Scenario;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
+use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -18,6 +19,7 @@ use crate::clock::{Clock, unix_ms};
 use crate::connect::{self, ConnectSettings};
 use crate::engine::{Engine, OpenError, Recovery};
 use crate::fleet::{Fleet, FleetSettings, News, Provider};
+use crate::ha::Seat;
 use crate::objects::{ObjectSettings, Objects, PlaceError};
 use crate::plane::{Patience, Rules, RulesError};
 use crate::shell::{self, Handle, Outlets, Stopped};
@@ -141,14 +143,24 @@ impl Service {
         scenario: &Scenario,
         providers: Box<MakeProviders<'_>>,
     ) -> Result<Self, ServiceError> {
-        let started = std::time::Instant::now();
         let rules = rules_of(&settings, scenario)?;
+        let recovering = rules.clone();
+        let open = move || Engine::open(store, recovering, unix_ms());
+        Self::start_seated(open, rules, settings, None, providers).await
+    }
+
+    /// The same on an engine that `open` makes, among other planes in a leader's seat, with the socket that listens.
+    pub(crate) async fn start_seated<S: Store + 'static>(
+        open: impl FnOnce() -> Result<Engine<S>, OpenError> + Send + 'static,
+        rules: Rules,
+        settings: ServiceSettings,
+        seat: Option<(Seat, Arc<TcpListener>)>,
+        providers: Box<MakeProviders<'_>>,
+    ) -> Result<Self, ServiceError> {
+        let started = std::time::Instant::now();
         let names = Names::of(&rules);
         let keys = Arc::new(KeyRing::open(&settings.folder)?);
-        let root = store.secret();
-        let secrets = Arc::new(Secrets::open(&settings.folder, root)?);
-        let recovering = rules.clone();
-        let opened = tokio::task::spawn_blocking(move || Engine::open(store, recovering, unix_ms())).await;
+        let opened = tokio::task::spawn_blocking(open).await;
         let engine = opened.map_err(|error| ServiceError::Io {
             what: "folding the journal".to_owned(),
             error: std::io::Error::other(error),
@@ -156,6 +168,8 @@ impl Service {
         let recovery = engine.recovery();
         let rules = engine.plane().rules().clone();
         let own_token = join_token(&rules);
+        let root = rules.secret;
+        let secrets = Arc::new(Secrets::open(&settings.folder, root)?);
         let clock = Clock::starting(engine.plane().last());
         let (outlets, orders, webhooks) = Outlets::new(engine.plane().epoch());
         let io = |what: &str| {
@@ -197,9 +211,16 @@ impl Service {
             clock,
             limits: settings.limits,
         };
-        let server = Server::bind(api, handle.clone(), names, Some(workers), Some(objects_and_secret))
-            .await
-            .map_err(io(&format!("listening at {}", settings.listen)))?;
+        let (seat, listener) = seat.unzip();
+        let routers = [Some(workers), Some(objects_and_secret)];
+        let bound = match listener {
+            Some(listener) => Server::on(listener, seat, api, handle.clone(), names, routers),
+            None => {
+                let [workers, objects] = routers;
+                Server::bind(api, handle.clone(), names, workers, objects).await
+            }
+        };
+        let server = bound.map_err(io(&format!("listening at {}", settings.listen)))?;
         let address = server.address().map_err(io("asking for the own address"))?;
         let scheme = if settings.tls.is_some() { "https" } else { "http" };
         let own = || format!("{scheme}://{address}");
@@ -248,7 +269,7 @@ fn ended(how: Option<Stopped>) -> End {
     }
 }
 
-fn rules_of(settings: &ServiceSettings, scenario: &Scenario) -> Result<Rules, ServiceError> {
+pub(crate) fn rules_of(settings: &ServiceSettings, scenario: &Scenario) -> Result<Rules, ServiceError> {
     let mut rules = Rules::new(scenario, settings.shard, [0; 32], settings.patience.clone())?;
     for name in &settings.joined {
         let Some(pool) = rules.pool(name) else {

@@ -19,6 +19,8 @@ pub(crate) mod run_args;
 pub(crate) mod schema;
 #[cfg(feature = "live")]
 pub(crate) mod serve;
+#[cfg(feature = "live")]
+mod serve_several;
 pub(crate) mod simulate;
 mod spot_zones;
 mod summary_text;

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::inputs::load_scenario;
 use super::run_args::OverrideArgs;
+use super::serve_several::{self, SeveralArgs};
 use crate::failure::{Failure, Status};
 use crate::interrupt;
 use crate::screen::Screen;
@@ -28,6 +29,8 @@ Examples:
   headroom serve launch.toml --provider manual              workers join by themselves
   headroom serve launch.toml --data /var/lib/headroom --listen 0.0.0.0:8443 \\
       --tls-cert cert.pem --tls-key key.pem --spend-per-hour 200 --spend-total 5000
+  headroom serve launch.toml --postgres postgresql://headroom@db/headroom --url http://10.0.0.5:8080 --listen 0.0.0.0:8080
+                                                            one of several planes: leads, or stands by
 
 Without keys (`headroom keys create`) the plane listens to this machine alone, and every program on it may do everything.
 SIGTERM and Ctrl-C end it in order: no new jobs, answers in flight are given, everything is on disk. Workers wait for the
@@ -91,9 +94,6 @@ pub(crate) struct ServeArgs {
     /// Jobs in the system at most; beyond, clients are told to come back.
     #[arg(long, value_name = "N", default_value_t = Patience::default().jobs_max)]
     jobs_max: u32,
-    /// Number of this plane's shard.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    shard: u16,
     /// Address of the job API as clients and receivers of webhooks know it.
     #[arg(long, value_name = "URL", value_parser = web_address)]
     public_url: Option<String>,
@@ -112,6 +112,8 @@ pub(crate) struct ServeArgs {
     /// Inputs are removed after so many days; 0 keeps them for ever.
     #[arg(long, value_name = "DAYS", default_value_t = 31, value_parser = clap::value_parser!(u32).range(..=36_500))]
     inputs_keep_days: u32,
+    #[command(flatten)]
+    several: SeveralArgs,
     /// Form of the log on stderr.
     #[arg(long, value_enum, default_value = "text")]
     log: LogForm,
@@ -147,6 +149,21 @@ pub(crate) fn run(args: &ServeArgs, screen: &Screen) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Status::Failed, "serve::runtime", error.to_string()))?;
+    if let Some(wish) = args.several.settings(args.listen, args.tls_cert.is_some())? {
+        let providers = |rules: &Rules, address, news| providers(args, &kinds, rules, address, news);
+        let end = serve_several::run(
+            &runtime,
+            wish,
+            settings,
+            &loaded.scenario,
+            Box::new(providers),
+            wants_end,
+            screen,
+        );
+        // Whatever still runs must not outlive the lease.
+        runtime.shutdown_background();
+        return end;
+    }
     let end = runtime.block_on(async {
         let providers = |rules: &Rules, address, news| providers(args, &kinds, rules, address, news);
         let service =
@@ -211,7 +228,7 @@ fn settings(args: &ServeArgs, system: &policy::model::System, kinds: &[ProviderK
         tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
         limits: Limits::default(),
         patience: Patience { jobs_max: args.jobs_max, ..Patience::default() },
-        shard: args.shard,
+        shard: 0,
         joined: joined.map(|(pool, _)| pool.name.clone()).collect(),
         fleet: FleetSettings {
             is_dry_run: args.dry_run,

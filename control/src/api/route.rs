@@ -14,6 +14,8 @@ use hyper_util::service::TowerToHyperService;
 
 use super::problem::Problem;
 use super::{Api, batch, events, health, jobs, listing, openapi, operate};
+use crate::ha::{Seat, shard_of};
+use crate::number::JobNumber;
 
 /// A path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +150,9 @@ async fn own(
         (Route::OpenApi, &Method::GET) => return Ok(openapi::served()),
         _ => {}
     }
+    api.leads()?;
     let caller = api.caller(&parts.headers)?;
+    api.answers_for(|seat| shard(seat, route, &method, id, &caller), &parts.uri)?;
     let ask = Ask { api, caller, parts, body, peer };
     match (route, &method) {
         (Route::Jobs, &Method::POST) => jobs::submit(ask).await,
@@ -174,6 +178,19 @@ async fn own(
     }
 }
 
+/// The shard that a request is for, where it is for one: a job's own, or that of the tenant who submits or lists.
+fn shard(seat: &Seat, route: Route, method: &Method, id: &str, caller: &super::keys::Caller) -> Option<u16> {
+    match route {
+        Route::Job | Route::Result | Route::Cancel | Route::Events => {
+            id.parse::<JobNumber>().ok().map(JobNumber::shard)
+        }
+        // An operator lists the jobs of the shard that is asked.
+        Route::Jobs if *method != Method::POST => caller.only().map(|tenant| shard_of(tenant, seat.shards)),
+        Route::Jobs | Route::Batch => Some(shard_of(caller.tenant(), seat.shards)),
+        _ => None,
+    }
+}
+
 /// A request whose sender is known.
 pub(crate) struct Ask<'a> {
     pub(crate) api: &'a Arc<Api>,
@@ -190,6 +207,7 @@ async fn nested(
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
     guard_browsers(api, &request)?;
+    api.leads()?;
     let router = if route == Route::Workers { &api.workers } else { &api.objects };
     let router = router.clone().ok_or_else(Problem::no_path)?;
     request.extensions_mut().insert(ConnectInfo(peer));
