@@ -15,6 +15,7 @@ use crate::command::Command;
 use crate::connect::{self, ConnectSettings};
 use crate::engine::{Engine, OpenError, Recovery};
 use crate::fleet::{Fleet, FleetSettings, News, Provider};
+use crate::journal::{ScenarioText, Start, StartsError, note_start};
 use crate::plane::{Patience, Rules, RulesError};
 use crate::shell::{self, Handle, Outlets, Stopped};
 use crate::store::{SqliteStore, Store, StoreError};
@@ -38,6 +39,8 @@ pub struct ServiceSettings {
     pub joined: Vec<String>,
     /// How the fleet is driven.
     pub fleet: FleetSettings,
+    /// The scenario as text, kept beside the journal so that it can be replayed; without it nothing is kept.
+    pub text: Option<ScenarioText>,
 }
 
 /// A plane that cannot start.
@@ -55,6 +58,9 @@ pub enum ServiceError {
     /// The journal.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The file of starts.
+    #[error(transparent)]
+    Starts(#[from] StartsError),
     /// The file of keys.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
@@ -134,6 +140,10 @@ impl Service {
             error: std::io::Error::other(error),
         })??;
         let recovery = engine.recovery();
+        if let Some(text) = &settings.text {
+            let plane = engine.plane();
+            note_start(&settings.folder, &Start::of(plane.epoch(), unix_ms(), plane.rules(), text))?;
+        }
         let clock = Clock::starting(engine.plane().last());
         let (outlets, orders, webhooks) = Outlets::new(engine.plane().epoch());
         let io = |what: &str| {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use control::api::{Limits, TlsFiles};
 use control::fleet::{FleetSettings, ManualProvider, News, Provider, SpendLimits};
+use control::journal::ScenarioText;
 use control::plane::{Patience, Rules};
 use control::service::{End, Service, ServiceError, ServiceSettings};
 use policy::units::Usd;
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 
 use super::inputs::load_scenario;
 use super::run_args::OverrideArgs;
+use super::simulate::with_whole_paths;
 use crate::failure::{Failure, Status};
 use crate::interrupt;
 use crate::screen::Screen;
@@ -102,7 +104,7 @@ pub(crate) fn run(args: &ServeArgs, screen: &Screen) -> Result<(), Failure> {
     let loaded = load_scenario(&args.file, &args.overrides, screen)?;
     let kinds = kinds(args, &loaded.scenario.system)?;
     start_log(args.log);
-    let settings = settings(args, &loaded.scenario.system, &kinds);
+    let settings = settings(args, &loaded, &kinds);
     let (asked, mut wants_end) = watch::channel(false);
     interrupt::ask_instead(move || {
         let _ = asked.send_replace(true);
@@ -166,7 +168,8 @@ fn kinds(args: &ServeArgs, system: &policy::model::System) -> Result<Vec<Provide
     Ok(kinds)
 }
 
-fn settings(args: &ServeArgs, system: &policy::model::System, kinds: &[ProviderKind]) -> ServiceSettings {
+fn settings(args: &ServeArgs, loaded: &scenarios::Loaded, kinds: &[ProviderKind]) -> ServiceSettings {
+    let system = &loaded.scenario.system;
     let tls = args.tls_cert.clone().zip(args.tls_key.clone());
     let joined = system.pools.iter().zip(kinds).filter(|(_, kind)| **kind == ProviderKind::Manual);
     ServiceSettings {
@@ -182,6 +185,7 @@ fn settings(args: &ServeArgs, system: &policy::model::System, kinds: &[ProviderK
             limits: SpendLimits { per_hour_max: args.spend_per_hour, total_max: args.spend_total },
             ..FleetSettings::default()
         },
+        text: Some(ScenarioText { toml: with_whole_paths(&loaded.resolved_toml, &args.file), compress: 1.0 }),
     }
 }
 

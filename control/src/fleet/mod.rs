@@ -6,9 +6,11 @@
 mod driver;
 mod guard;
 mod reconcile;
+mod rehearsal;
 
 pub use driver::{Fleet, FleetSettings};
 pub use guard::SpendLimits;
+pub use rehearsal::{Fate, Fates, Loss, Rehearsal};
 
 use std::future::Future;
 use std::pin::Pin;
