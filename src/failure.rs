@@ -25,6 +25,9 @@ pub(crate) enum Status {
     InvalidInput,
     /// It ran, and what was asked for is not met.
     ObjectiveNotMet,
+    /// A device does not work any more: only a new process helps.
+    #[cfg(feature = "live")]
+    DeviceFailed,
     /// It was stopped on request.
     Interrupted,
     /// Whoever read stdout has seen enough (`| head`): no mistake at all.
@@ -40,6 +43,8 @@ impl Status {
             Self::Usage => 2,
             Self::InvalidInput => 3,
             Self::ObjectiveNotMet => 4,
+            #[cfg(feature = "live")]
+            Self::DeviceFailed => 5,
             Self::Interrupted => interrupt::EXIT_CODE,
         }
     }

@@ -9,11 +9,6 @@ use super::device::Opened;
 use super::model_args::{ModelArgs, Size};
 use crate::progress::Progress;
 
-/// Frames that motion models were trained with.
-const FRAMES_TRAINED: u32 = 16;
-/// Guidance that latent consistency models are shown with.
-const GUIDANCE_DEFAULT: f64 = 8.0;
-
 /// A model on a device.
 pub(crate) struct Animator {
     pub(crate) generator: Generator,
@@ -38,20 +33,18 @@ impl Animator {
 
     /// Frames of a clip; 1 without motion modules.
     pub(crate) fn frames_default(&self) -> u32 {
-        self.generator.model().motion.as_ref().map_or(1, |motion| motion.frames_max.min(FRAMES_TRAINED))
+        self.generator.frames_usual()
     }
 
     /// What the model was trained for.
     pub(crate) fn size_default(&self) -> Size {
-        let model = self.generator.model();
-        let side = model.unet.sample_size * model.vae.factor();
+        let side = self.generator.side_usual();
         Size { width: side, height: side }
     }
 
     /// The scale that was asked for, or the usual one of the kind of model.
     pub(crate) fn guidance(&self, args: &ModelArgs) -> f64 {
-        let embedded = self.generator.model().unet.guidance_channels.is_some();
-        args.guidance.unwrap_or(if embedded { GUIDANCE_DEFAULT } else { 1.0 })
+        args.guidance.unwrap_or_else(|| self.generator.guidance_usual())
     }
 }
 

@@ -1,10 +1,10 @@
-//! The device that models run on: chosen by a flag, opened, told about in words.
+//! The device that models run on, as a flag names it.
 
 use clap::ValueEnum;
 use gpu_runtime::RuntimeError;
-use gpu_runtime::cpu::CpuBackend;
-use gpu_runtime::cuda::{Cuda, Options};
-use gpu_runtime::generate::Backend;
+use gpu_runtime::device::Choice;
+
+pub(crate) use gpu_runtime::device::Opened;
 
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -18,57 +18,21 @@ pub(crate) enum Device {
     Cuda,
 }
 
-/// A device that is ready.
-pub(crate) struct Opened {
-    pub(crate) backend: Box<dyn Backend>,
-    /// Versions of what it depends on, for profiles.
-    pub(crate) host: String,
-    /// Why it is not a GPU, where one would have been taken.
-    pub(crate) note: Option<String>,
-}
-
 impl Device {
     /// Opens the device.
     ///
     /// # Errors
     /// `Unavailable` when there is no GPU and one was asked for; what the driver says.
     pub(crate) fn open(self) -> Result<Opened, RuntimeError> {
+        self.choice().open()
+    }
+
+    /// The runtime's word for it.
+    pub(crate) const fn choice(self) -> Choice {
         match self {
-            Self::Cpu => Ok(cpu()),
-            Self::Cuda => cuda(),
-            Self::Auto => match cuda() {
-                Err(RuntimeError::Unavailable { what, why }) => {
-                    let note = format!("on the CPU, because {what} is not available: {why}");
-                    Ok(Opened { note: Some(note), ..cpu() })
-                }
-                opened => opened,
-            },
+            Self::Auto => Choice::Auto,
+            Self::Cpu => Choice::Cpu,
+            Self::Cuda => Choice::Cuda,
         }
     }
-}
-
-fn cpu() -> Opened {
-    Opened { backend: Box::new(CpuBackend::default()), host: processor(), note: None }
-}
-
-fn cuda() -> Result<Opened, RuntimeError> {
-    let cuda = Cuda::open(&Options::from_environment())?;
-    let facts = cuda.facts();
-    let (driver, (major, minor)) = (facts.driver_version, facts.compiler_version);
-    let driver = format!("{}.{}", driver / 1000, driver % 1000 / 10);
-    let architecture = facts.architecture();
-    let host = format!(
-        "{}, driver for CUDA {driver}, kernels by NVRTC {major}.{minor} for {architecture}",
-        processor()
-    );
-    Ok(Opened { backend: Box::new(cuda), host, note: None })
-}
-
-/// The processor as Linux names it, with the cores that this process may use.
-fn processor() -> String {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    let facts = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = facts.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    let name = name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned());
-    format!("{name}, {cores} cores")
 }

@@ -37,3 +37,4 @@ pub(crate) mod trace;
 pub(crate) mod train;
 pub(crate) mod validate;
 pub(crate) mod worker;
+mod worker_join;

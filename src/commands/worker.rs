@@ -1,4 +1,5 @@
-//! `headroom worker --once`: one request on this machine, from a prompt to a file that plays.
+//! `headroom worker`: `--once`, one request on this machine, from a prompt to a file that plays; `--join`, see
+//! `worker_join`.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use super::animator::{Animator, told};
 use super::device::Opened;
 use super::model_args::{ModelArgs, Size, size};
+use super::worker_join::{self, JoinArgs};
 use crate::failure::{Failure, Status};
 use crate::numerals::time;
 use crate::progress::Progress;
@@ -30,8 +32,15 @@ Examples:
       --image harbour.png --strength 0.8 --prompt \"boats sway\" --frames 16 --out harbour.gif
   headroom worker --once --model AnimateLCM-SVD-xt --image harbour.png --frames 14 --out harbour.webp
 
+  headroom worker --join http://127.0.0.1:8080 --pool gpu --model LCM_Dreamshaper_v7
+  headroom worker --join http://127.0.0.1:8080 --pool gpu --slots 4 --simulate --scenario quickstart.toml
+
 The ending of --out chooses the format: png and apng are the same and lossless, webp is lossless, gif has 256 colours.
-Metadata say that the picture was generated, by which model, with which seed.";
+Metadata say that the picture was generated, by which model, with which seed.
+
+A worker that joins keeps its work over lost connections and restarts of the plane. SIGTERM and Ctrl-C: it takes nothing new,
+finishes within --grace and leaves; a second one ends it at once. HEADROOM_JOIN holds the join token, HEADROOM_LAUNCH the
+token of the launch that made it. It ends with 5 when its device has failed: only a new process helps then.";
 
 /// Frames a second of models with prompts, unless said otherwise; what motion models were trained with.
 const RATE_DEFAULT: u16 = 8;
@@ -40,33 +49,37 @@ const STRENGTH_DEFAULT: f64 = 0.8;
 
 /// `headroom worker`.
 #[derive(Args, Clone, Debug)]
+#[command(group(clap::ArgGroup::new("mode").required(true).args(["once", "join"])))]
 pub(crate) struct WorkerArgs {
     /// Make one animation and end.
-    #[arg(long, required = true)]
+    #[arg(long)]
     once: bool,
-    /// Folder of the model, in the diffusers layout.
+    /// Join the plane at this address, and work on its jobs.
+    #[arg(long, value_name = "URL", requires = "pool")]
+    pub(super) join: Option<String>,
+    /// Folder of the model, in the diffusers layout; a worker that joins may hold several.
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    pub(super) model: Vec<PathBuf>,
     /// What is to be seen. Image-to-video models take none, all others need it.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "join")]
     prompt: Option<String>,
     /// Start from this picture (PNG, JPEG or WebP), cut to the shape of the frames. Image-to-video models need it.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "join")]
     image: Option<PathBuf>,
     /// How far from the start picture: near 0 keeps it, 1 forgets it [0.8].
     #[arg(long, value_name = "SHARE", requires = "image")]
     strength: Option<f64>,
     /// Seed of the noise.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "join")]
     seed: u64,
     /// Denoising steps.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "join")]
     steps: u32,
     /// Frames. Default: 16, or as many as the model can; 1 without motion modules; what an image-to-video model has.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "join")]
     frames: Option<u32>,
     /// Pixels, e.g. `512` or `512x768`. Default: what the model was trained for.
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "join")]
     size: Option<Size>,
     /// Frames a second [8; image to video: 7, which the model is told].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
@@ -81,10 +94,12 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     decode_frames: Option<u32>,
     /// File to write: png, apng, gif or webp.
-    #[arg(long, value_name = "FILE", default_value = "animation.png")]
+    #[arg(long, value_name = "FILE", default_value = "animation.png", conflicts_with = "join")]
     out: PathBuf,
     #[command(flatten)]
-    parts: ModelArgs,
+    pub(super) parts: ModelArgs,
+    #[command(flatten)]
+    pub(super) joining: JoinArgs,
 }
 
 /// What was made, for programs.
@@ -132,6 +147,15 @@ impl From<&Timings> for Parts {
 
 /// Runs `headroom worker`.
 pub(crate) fn run(args: &WorkerArgs, screen: &Screen) -> Result<(), Failure> {
+    match (&args.join, args.model.as_slice()) {
+        (Some(url), _) => worker_join::run(url, args, screen),
+        (None, [model]) => make_once(model, args, screen),
+        (None, _) => Err(misused("--once takes one model", "name its folder with --model")),
+    }
+}
+
+/// Makes one animation.
+fn make_once(folder: &Path, args: &WorkerArgs, screen: &Screen) -> Result<(), Failure> {
     let format = Format::of(&args.out).ok_or_else(|| {
         let message = format!("`{}` names no format for animations", args.out.display());
         Failure::new(Status::Usage, "worker::format", message)
@@ -139,9 +163,9 @@ pub(crate) fn run(args: &WorkerArgs, screen: &Screen) -> Result<(), Failure> {
     })?;
     let image =
         args.image.as_ref().map(|path| Picture::read_file(path, ReadLimits::default())).transpose()?;
-    let Ready { load_s, size, device, model, rate, made } = match Class::of(&args.model)? {
-        Class::Text => animated(args, image, screen)?,
-        Class::Video => filmed(args, image, screen)?,
+    let Ready { load_s, size, device, model, rate, made } = match Class::of(folder)? {
+        Class::Text => animated(folder, args, image, screen)?,
+        Class::Video => filmed(folder, args, image, screen)?,
     };
     let provenance = Provenance {
         model,
@@ -189,7 +213,12 @@ struct Ready {
 }
 
 /// With a model that takes prompts.
-fn animated(args: &WorkerArgs, image: Option<Picture>, screen: &Screen) -> Result<Ready, Failure> {
+fn animated(
+    folder: &Path,
+    args: &WorkerArgs,
+    image: Option<Picture>,
+    screen: &Screen,
+) -> Result<Ready, Failure> {
     let Some(prompt) = args.prompt.clone() else {
         return Err(misused("this model takes a prompt", "say what is to be seen with --prompt"));
     };
@@ -199,8 +228,8 @@ fn animated(args: &WorkerArgs, image: Option<Picture>, screen: &Screen) -> Resul
     }
     let started = Instant::now();
     let mut animator = {
-        let _loading = Progress::spinner(screen, &format!("loading {}", args.model.display()));
-        Animator::open(&args.model, &args.parts)?
+        let _loading = Progress::spinner(screen, &format!("loading {}", folder.display()));
+        Animator::open(folder, &args.parts)?
     };
     animator.note.iter().for_each(|note| screen.note(note));
     let load_s = started.elapsed().as_secs_f64();
@@ -226,7 +255,12 @@ fn animated(args: &WorkerArgs, image: Option<Picture>, screen: &Screen) -> Resul
 }
 
 /// With an image-to-video model.
-fn filmed(args: &WorkerArgs, image: Option<Picture>, screen: &Screen) -> Result<Ready, Failure> {
+fn filmed(
+    folder: &Path,
+    args: &WorkerArgs,
+    image: Option<Picture>,
+    screen: &Screen,
+) -> Result<Ready, Failure> {
     let Some(picture) = image else {
         return Err(misused("this model makes clips of a picture", "name one with --image"));
     };
@@ -236,9 +270,9 @@ fn filmed(args: &WorkerArgs, image: Option<Picture>, screen: &Screen) -> Result<
     }
     let started = Instant::now();
     let (mut generator, note) = {
-        let _loading = Progress::spinner(screen, &format!("loading {}", args.model.display()));
+        let _loading = Progress::spinner(screen, &format!("loading {}", folder.display()));
         let Opened { backend, note, .. } = args.parts.device.open()?;
-        (VideoGenerator::new(&args.parts.source(&args.model), backend)?, note)
+        (VideoGenerator::new(&args.parts.source(folder), backend)?, note)
     };
     note.iter().for_each(|note| screen.note(note));
     let load_s = started.elapsed().as_secs_f64();

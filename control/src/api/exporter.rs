@@ -123,7 +123,9 @@ impl Exporter {
         page.counter("headroom_commit_commands", help, shared.commands.load(Relaxed))?;
         let seconds = shared.commit_nanos.load(Relaxed) as f64 / 1e9;
         let help = "Time spent in commits; over commits it is the time of one";
-        page.counters("headroom_commit_seconds", help, &[(NO_LABELS, seconds)])?;
+        let mut metric =
+            page.encoder.encode_descriptor("headroom_commit_seconds", help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, f64, f64>(&seconds, None)?;
         let longest = shared.commit_max_nanos.load(Relaxed) as f64 / 1e9;
         page.gauge("headroom_commit_max_seconds", "Longest commit since the start", longest)?;
         let is_writable = if shared.is_writable.load(Relaxed) { 1.0 } else { 0.0 };
@@ -177,9 +179,6 @@ impl Exporter {
     }
 }
 
-/// Labels of a metric that has none.
-const NO_LABELS: [(&str, &str); 0] = [];
-
 /// A page that is being written.
 struct Page<'a> {
     encoder: DescriptorEncoder<'a>,
@@ -187,7 +186,9 @@ struct Page<'a> {
 
 impl Page<'_> {
     fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
-        self.counters(name, help, &[(NO_LABELS, value)])
+        self.encoder
+            .encode_descriptor(name, help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, u64, f64>(&value, None)
     }
 
     fn counters<L: EncodeLabelSet, V: prometheus_client::encoding::EncodeCounterValue>(
@@ -204,7 +205,7 @@ impl Page<'_> {
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: f64) -> Result<(), Error> {
-        self.gauges(name, help, &[(NO_LABELS, value)])
+        self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
     fn gauges<L: EncodeLabelSet>(&mut self, name: &str, help: &str, rows: &[(L, f64)]) -> Result<(), Error> {

@@ -191,9 +191,10 @@ impl KeyRing {
         if now.is_none() || *seen == now {
             return Ok(false);
         }
+        // A file that cannot be used is looked at again: its mode may change without its time.
+        let Some(file) = key_file::read(&self.folder)? else { return Ok(false) };
         *seen = now;
         drop(seen);
-        let Some(file) = key_file::read(&self.folder)? else { return Ok(false) };
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         *keys = Arc::new(gather(&file, &keys));
         if !file.keys.is_empty() {

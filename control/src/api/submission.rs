@@ -32,6 +32,9 @@ const KEY_BYTES_MAX: usize = 255;
 /// Longest deadline, seconds.
 const DEADLINE_MAX_S: f64 = 30.0 * 24.0 * 3600.0;
 
+/// Longest part of a parser's message that is passed on, characters.
+const ERROR_CHARS_MAX: usize = 300;
+
 /// Last priority.
 const PRIORITY_MAX: u8 = 7;
 
@@ -72,14 +75,14 @@ pub fn parse(bytes: &[u8], names: &Names) -> Result<Box<Submission>, Problem> {
     check(body, names)
 }
 
+/// A job of a batch: its text, and what was read from it.
+pub type BatchItem<'a> = (&'a str, Result<Box<Submission>, Problem>);
+
 /// Reads a batch: an array of submissions. A wrong one among them is a problem of its own.
 ///
 /// # Errors
 /// A [`Problem`] when it is no array, is empty, or is too long.
-pub fn parse_batch<'a>(
-    bytes: &'a [u8],
-    names: &Names,
-) -> Result<Vec<(&'a str, Result<Box<Submission>, Problem>)>, Problem> {
+pub fn parse_batch<'a>(bytes: &'a [u8], names: &Names) -> Result<Vec<BatchItem<'a>>, Problem> {
     let items: Vec<&RawValue> = serde_json::from_slice(bytes).map_err(|error| unreadable(&error))?;
     if items.is_empty() || items.len() > BATCH_JOBS_MAX {
         let detail = format!("a batch of {} jobs", items.len());
@@ -210,10 +213,16 @@ fn traceparent(value: &[u8]) -> Option<String> {
 
 fn unreadable(error: &serde_json::Error) -> Problem {
     let remedy = "send JSON as in /v1/openapi.json: {\"class\": \"...\", \"payload\": {...}}";
-    if error.is_data() {
-        return wrong(format!("the body is JSON and no submission: {error}"), remedy);
+    // The error repeats names and values of the body, however long they are; the place is at its end.
+    let mut text = error.to_string();
+    if text.chars().count() > ERROR_CHARS_MAX {
+        text = text.chars().take(ERROR_CHARS_MAX).collect();
+        text = format!("{text} ... at line {} column {}", error.line(), error.column());
     }
-    Problem::invalid(format!("the body is no JSON: {error}"), remedy)
+    if error.is_data() {
+        return wrong(format!("the body is JSON and no submission: {text}"), remedy);
+    }
+    Problem::invalid(format!("the body is no JSON: {text}"), remedy)
 }
 
 fn wrong(

@@ -15,7 +15,7 @@ use rustls::sign::CertifiedKey;
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
     /// The certificate and those between it and its root, PEM.
-    pub certificates: PathBuf,
+    pub certificate: PathBuf,
     /// Its private key, PEM.
     pub key: PathBuf,
 }
@@ -79,8 +79,8 @@ impl ResolvesServerCert for Certificate {
 }
 
 fn load(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
-    let wrong = |why: String| TlsError::Certificates { path: files.certificates.clone(), why };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&files.certificates)
+    let wrong = |why: String| TlsError::Certificates { path: files.certificate.clone(), why };
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&files.certificate)
         .and_then(Iterator::collect)
         .map_err(|error| wrong(error.to_string()))?;
     if chain.is_empty() {
@@ -89,7 +89,7 @@ fn load(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
     let key = PrivateKeyDer::from_pem_file(&files.key)
         .map_err(|error| TlsError::Key { path: files.key.clone(), why: error.to_string() })?;
     CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| TlsError::Pair {
-        certificates: files.certificates.clone(),
+        certificates: files.certificate.clone(),
         key: files.key.clone(),
         why: error.to_string(),
     })
@@ -97,5 +97,5 @@ fn load(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
 
 fn modified(files: &TlsFiles) -> [Option<SystemTime>; 2] {
     let time = |path: &Path| std::fs::metadata(path).and_then(|file| file.modified()).ok();
-    [time(&files.certificates), time(&files.key)]
+    [time(&files.certificate), time(&files.key)]
 }

@@ -94,6 +94,17 @@ impl Address {
         self.tls.as_ref()
     }
 
+    /// A client for the plane's other routes, that trusts what this address trusts.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    pub(super) fn client(&self) -> Result<reqwest::Client, reqwest::Error> {
+        match &self.tls {
+            Some(tls) => client(tls.as_ref().clone()),
+            None => plain_client(),
+        }
+    }
+
     /// The right to join.
     pub fn join_token(&self) -> &str {
         &self.join_token
@@ -125,6 +136,20 @@ fn tls_config(authority: Option<&std::path::Path>) -> Result<rustls::ClientConfi
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong(error.to_string()))?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// An HTTP client that trusts the public authorities.
+pub(super) fn plain_client() -> Result<reqwest::Client, reqwest::Error> {
+    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has the default versions");
+    client(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn client(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder().use_preconfigured_tls(tls).connect_timeout(CONNECT_FOR).no_proxy().build()
 }
 
 /// Why there is no connection.

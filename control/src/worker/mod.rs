@@ -5,15 +5,21 @@ mod bells;
 mod desk;
 #[cfg(test)]
 mod desk_tests;
+mod diffusion;
+mod imds;
 mod link;
 mod member;
+mod objects;
 mod pause;
 mod runner;
 mod service_time;
 mod simulated;
 
+pub use diffusion::{DiffusionError, DiffusionRunner, DiffusionSettings};
+pub use imds::{IMDS_URL, watch_interruption};
 pub use link::{Address, AddressError};
 pub use member::Worker;
+pub use objects::{ObjectError, Objects};
 pub use runner::{JobControl, Runner, Skills, Timed};
 pub use simulated::SleepRunner;
 

@@ -29,8 +29,8 @@ struct Wish<'a> {
     again: bool,
     /// Neither end nor move until cancelled; with `"forever"`, not even then.
     hang: Option<Hang>,
-    /// Report progress in so many steps.
-    steps: Option<u32>,
+    /// Report progress so many times.
+    progress: Option<u32>,
     /// The result; `{}` where it is not said.
     #[serde(borrow)]
     result: Option<&'a RawValue>,
@@ -78,11 +78,9 @@ impl Runner for SleepRunner {
             let report = Report::Done { result: b"{}".as_slice().into(), objects: Vec::new() };
             return Some(Timed { after: Duration::ZERO, report });
         }
-        let wish = match serde_json::from_slice::<Wish<'_>>(&start.payload) {
-            Ok(wish) => wish,
-            Err(_) => Wish::default(), // real payloads may be anything: they take the scenario's time
-        };
-        if wish.hang.is_some() || wish.steps.is_some() {
+        // Payloads of real models may be anything: they take the scenario's time.
+        let wish = serde_json::from_slice::<Wish<'_>>(&start.payload).unwrap_or_default();
+        if wish.hang.is_some() || wish.progress.is_some() {
             return None;
         }
         Some(Timed { after: self.after(start, &wish), report: wish.report() })
@@ -102,7 +100,7 @@ impl Runner for SleepRunner {
                 }
             }
             None => {
-                let (steps, after) = (wish.steps.unwrap_or(1).max(1), self.after(&start, &wish));
+                let (steps, after) = (wish.progress.unwrap_or(1).max(1), self.after(&start, &wish));
                 let began = Instant::now();
                 for done in 1..=steps {
                     let until = began + after.mul_f64(f64::from(done) / f64::from(steps));
@@ -172,13 +170,13 @@ mod tests {
         check(r#"{"prompt": "a cat"}"#, Some((0.0, done("{}"))));
         check("not JSON", Some((0.0, done("{}"))));
         check(r#"{"hang": "forever"}"#, None);
-        check(r#"{"steps": 4}"#, None);
+        check(r#"{"progress": 4}"#, None);
     }
 
     #[test]
     fn steps_end_with_the_report() {
         let report = SleepRunner::new()
-            .run(start(r#"{"steps": 3, "service_s": 0.003, "fail": "x"}"#), JobControl::alone());
+            .run(start(r#"{"progress": 3, "service_s": 0.003, "fail": "x"}"#), JobControl::alone());
         assert_eq!(report, Report::Failed { message: "x".to_owned(), again: false });
     }
 }

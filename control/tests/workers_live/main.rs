@@ -1,7 +1,10 @@
 //! Workers on real connections: killed, stopped, hung, disconnected, lying. Times are generous; nothing here is a claim of
 //! speed.
 
+mod fleet;
 mod house;
+mod interruption;
+mod pictures;
 mod raw;
 mod survival;
 mod throughput;

@@ -1,7 +1,5 @@
 //! A worker that says whatever a test wants: frames by hand.
 
-use std::time::Duration;
-
 use control::connect::PATH;
 use control::protocol::{FromWorker, Hello, PROTOCOL_VERSION, ToWorker, decode_to_worker, encode};
 use futures_util::{SinkExt, StreamExt};
@@ -90,10 +88,5 @@ impl Raw {
             }
         };
         tokio::time::timeout(SOON, listen).await.expect("the connection ends")
-    }
-
-    /// Lets the connection be, without reading.
-    pub(crate) async fn idle(&self, time: Duration) {
-        tokio::time::sleep(time).await;
     }
 }

@@ -168,7 +168,7 @@ async fn progress_of_a_job_is_seen_by_those_who_watch() {
     let house = House::open(&Plan::joined(1, 4), &Disk::default(), None).await;
     let (worker, stop) = employ(settings(&house.url(), 4));
     house.until(1, 1).await;
-    let (job, _done) = house.submit(r#"{"service_s": 1.2, "steps": 4}"#).await;
+    let (job, _done) = house.submit(r#"{"service_s": 1.2, "progress": 4}"#).await;
     let mut news = house.handle.watch(job).await.expect("the plane lives");
     let mut last = 0;
     let watched = async {

@@ -14,6 +14,12 @@ use crate::schedule::embedding::{guidance_embedding, timestep_embedding};
 use crate::schedule::{Schedule, SchedulerFile};
 use crate::tokenizer::{Tokenizer, Tokens};
 
+/// Frames that motion models were trained with.
+const FRAMES_TRAINED: u32 = 16;
+
+/// Guidance that latent consistency models are shown with.
+const GUIDANCE_USUAL: f64 = 8.0;
+
 /// A model, ready to generate.
 pub struct Generator {
     model: Model,
@@ -94,6 +100,24 @@ impl Generator {
     #[must_use]
     pub fn memory(&self) -> Memory {
         self.backend.memory()
+    }
+
+    /// Frames of a clip where nobody says how many; 1 without motion modules.
+    #[must_use]
+    pub fn frames_usual(&self) -> u32 {
+        self.model.motion.as_ref().map_or(1, |motion| motion.frames_max.min(FRAMES_TRAINED))
+    }
+
+    /// Pixels of a side that the model was trained for.
+    #[must_use]
+    pub fn side_usual(&self) -> u32 {
+        self.model.unet.sample_size * self.model.vae.factor()
+    }
+
+    /// The guidance scale that models of this kind are shown with; 1, which is none, where it is no input.
+    #[must_use]
+    pub fn guidance_usual(&self) -> f64 {
+        if self.model.unet.guidance_channels.is_some() { GUIDANCE_USUAL } else { 1.0 }
     }
 
     /// Loads the programs of a size before a request needs them, also that of start pictures where `encode` is set.

@@ -53,7 +53,8 @@ impl Dispatcher {
         self.totals.arrived += 1;
         let NewJob { tag, class, region, deadline, .. } = new;
         self.demand[region.index()].arrived += 1;
-        let slot = self.jobs.insert(new);
+        let job = self.jobs.insert(new);
+        let slot = job.slot;
         if self.may_refuse
             && let Some(why) = self.refuses(now, slot)
         {
@@ -61,7 +62,7 @@ impl Dispatcher {
             return;
         }
         if expires {
-            let timer = (deadline, slot, self.jobs[slot].generation);
+            let timer = (deadline, slot, job.generation);
             if OWN {
                 self.own_deadlines.push(timer);
                 let jobs = &self.jobs;
@@ -72,8 +73,8 @@ impl Dispatcher {
             }
             self.note_wake(deadline);
         }
-        out.emit(Output::Accepted { job: self.jobs.id(slot), tag });
-        if self.first_slot_stage != Some(StageId(0)) {
+        out.emit(Output::Accepted { job, tag });
+        if self.starts_outside {
             self.note_first_group(slot);
         }
         if self.delays_execution {

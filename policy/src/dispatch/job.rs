@@ -228,15 +228,17 @@ pub(super) struct Jobs {
 
 impl Jobs {
     #[inline(always)]
-    pub(super) fn insert(&mut self, new: NewJob) -> u32 {
+    pub(super) fn insert(&mut self, new: NewJob) -> JobId {
         let fresh = |generation, token| Job::new(new, generation, token);
         if let Some(slot) = self.free.pop() {
             let job = &mut self.slots[slot as usize];
-            *job = fresh(job.generation, job.token);
-            return slot;
+            let generation = job.generation;
+            *job = fresh(generation, job.token);
+            return JobId { slot, generation };
         }
         self.slots.push(fresh(0, 0));
-        u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 jobs are in the system at once")
+        let slot = u32::try_from(self.slots.len() - 1);
+        JobId { slot: slot.expect("fewer than 2^32 jobs are in the system at once"), generation: 0 }
     }
 
     /// Frees a slot and says what became of its job; `served` nanoseconds of it are not counted yet.

@@ -145,6 +145,8 @@ pub struct Dispatcher {
     packing: Packing,
     /// The first stage that needs a slot; admission is decided there.
     first_slot_stage: Option<StageId>,
+    /// Whether it is not the very first stage.
+    starts_outside: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -223,6 +225,7 @@ impl Dispatcher {
                 Retry::Backoff { execution_delay: Some(_), .. }
             ),
             packing: system.policies.packing,
+            starts_outside: system.stages.first().is_none_or(|stage| stage.place == Place::Outside),
             first_slot_stage: system
                 .stages
                 .iter()

@@ -34,14 +34,18 @@ const BUCKETS_MIN: usize = 64;
 const TUNE_EVERY: u64 = 4096;
 /// Events of a day that are kept sorted; inserting into so few costs less than a heap.
 const TODAY_MAX: usize = 24;
-/// Events per bucket, far ones included, beyond which there are too few buckets.
-const BUCKET_MEAN_MAX: usize = 2;
-/// Buckets from which events lie so far apart in memory that they are asked for ahead of time.
-const FETCH_MIN: usize = 1 << 13;
-/// Days that they are asked for ahead of time.
+/// Events up to which days are short and buckets many: those of so few fit the processor's nearest memory.
+const SHORT_MAX: usize = 1024;
+/// Short days per event: most days have no event, nearly all others one, which needs no order.
+const SHORT_DAYS: u64 = 2;
+/// Events of a long day to aim at: enough that hardly a day is empty, few enough to be ranked against each other.
+const LONG_EVENTS: u64 = 4;
+/// By how much a long day is longer than a short one, as a power of two.
+const LONGER: u32 = (SHORT_DAYS * LONG_EVENTS).trailing_zeros();
+/// Buckets per event with short days, so that a year is as long as with long ones.
+const SHORT_BUCKETS: usize = 1 << LONGER;
+/// Long days whose events are asked for ahead of time, since they lie far apart in memory.
 const FETCH_DAYS: usize = 4;
-/// Events per day to aim at: enough that hardly a day is empty, few enough to be ranked against each other.
-const EVENTS_PER_DAY: u64 = 4;
 
 #[derive(Clone, Copy)]
 struct Entry<P> {
@@ -90,22 +94,28 @@ pub struct Calendar<P> {
     today: Vec<Entry<P>>,
     /// Those of a day that is being taken, in any order.
     morning: Vec<Entry<P>>,
-    /// Events of a day that turned out crowded.
+    /// Events of a day that turned out crowded; none comes before one of `today`.
     crowd: BinaryHeap<Reverse<Entry<P>>>,
     /// Number of the day at hand; its events, and none of a later day, are in `today`.
     day: u64,
     /// A day lasts 2^`shift` nanoseconds.
     shift: u32,
+    /// Whether days are so short that most have no event; see [`SHORT_MAX`].
+    is_short: bool,
     heads: Vec<u32>,
+    /// One bit for each bucket that has an event.
+    filled: Vec<u64>,
     nodes: Vec<Node<P>>,
     vacant: u32,
     /// Events in buckets.
     later: usize,
+    /// Events in buckets beyond which there are too few buckets.
+    later_max: usize,
     sequence: u64,
-    pops: u64,
-    tuned_pops: u64,
+    /// Pops until the length of a day is looked at again.
+    until_tuning: u64,
     tuned_at: u64,
-    /// Buckets looked at since the last tuning.
+    /// Looks for the next day's bucket since the last tuning.
     looked: u64,
 }
 
@@ -124,13 +134,15 @@ impl<P: Copy> Calendar<P> {
             crowd: BinaryHeap::new(),
             day: 0,
             shift: 20,
+            is_short: true,
             heads: vec![NONE; BUCKETS_MIN],
+            filled: vec![0; BUCKETS_MIN / 64],
             nodes: Vec::new(),
             vacant: NONE,
             later: 0,
+            later_max: 2 * BUCKETS_MIN / SHORT_BUCKETS,
             sequence: 0,
-            pops: 0,
-            tuned_pops: 0,
+            until_tuning: TUNE_EVERY,
             tuned_at: 0,
             looked: 0,
         }
@@ -147,7 +159,7 @@ impl<P: Copy> Calendar<P> {
     }
 
     /// Adds an event at `at` nanoseconds. Times before the last popped one are served next.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, at: u64, class: EventClass, payload: P) {
         self.sequence += 1;
         let entry = Entry { at, order: (class as u64) << CLASS_SHIFT | self.sequence, payload };
@@ -155,7 +167,7 @@ impl<P: Copy> Calendar<P> {
             return self.insert_today(entry);
         }
         self.file(entry);
-        if self.later > BUCKET_MEAN_MAX * self.heads.len() {
+        if self.later > self.later_max {
             self.rebuild();
         }
     }
@@ -163,67 +175,55 @@ impl<P: Copy> Calendar<P> {
     /// Time and class of the next event.
     #[inline(always)]
     pub fn peek(&mut self) -> Option<(u64, EventClass)> {
-        if self.crowd.is_empty()
-            && let Some(first) = self.today.last()
-        {
-            return Some((first.at, class_of(first.order)));
+        if self.today.is_empty() && !self.advance() {
+            return None;
         }
-        let next = self.next_entry()?;
-        Some((next.at, class_of(next.order)))
+        // SAFETY: `today` is not empty, or `advance` has found something for it.
+        let first = unsafe { self.today.get_unchecked(self.today.len() - 1) };
+        Some((first.at, class_of(first.order)))
     }
 
     /// Takes the next event.
     #[inline(always)]
     pub fn pop(&mut self) -> Option<(u64, P)> {
-        let next = if self.crowd.is_empty()
-            && let Some(first) = self.today.pop()
-        {
-            first
-        } else {
-            self.take_entry()?
+        let Some(next) = self.today.pop() else {
+            return self.pop_from_later();
         };
-        self.pops += 1;
-        if self.pops - self.tuned_pops >= TUNE_EVERY {
+        self.until_tuning -= 1;
+        if self.until_tuning == 0 {
             self.tune(next.at);
         }
         Some((next.at, next.payload))
     }
 
-    /// Takes the next event where today has none or is crowded.
+    #[cold]
     #[inline(never)]
-    fn take_entry(&mut self) -> Option<Entry<P>> {
-        let next = self.next_entry()?;
-        if self.crowd.is_empty() || self.today.last().is_some_and(|first| first.order == next.order) {
-            self.today.pop();
-        } else {
-            self.crowd.pop();
-        }
-        Some(next)
+    fn pop_from_later(&mut self) -> Option<(u64, P)> {
+        self.peek()?;
+        self.pop()
     }
 
-    /// The next event; moves on to the day that has it.
+    /// Fills the empty `today` from the crowd or with the next day that has events; false when nothing is pending.
+    #[inline(always)]
+    fn advance(&mut self) -> bool {
+        if self.crowd.is_empty() { self.next_day() } else { self.let_in() }
+    }
+
+    /// Fills the empty `today` with the first of the crowd.
+    #[cold]
     #[inline(never)]
-    fn next_entry(&mut self) -> Option<Entry<P>> {
-        loop {
-            match (self.today.last(), self.crowd.peek()) {
-                (Some(first), None) => return Some(*first),
-                (Some(first), Some(Reverse(other))) => {
-                    return Some(if first < other { *first } else { *other });
-                }
-                (None, Some(Reverse(other))) => return Some(*other),
-                (None, None) => {}
-            }
-            if !self.next_day() {
-                return None;
-            }
-        }
+    fn let_in(&mut self) -> bool {
+        let first = std::iter::from_fn(|| self.crowd.pop()).take(TODAY_MAX / 2);
+        self.today.extend(first.map(|Reverse(entry)| entry));
+        self.today.reverse();
+        true
     }
 
     #[inline(always)]
     fn insert_today(&mut self, entry: Entry<P>) {
         let len = self.today.len();
-        if len == TODAY_MAX {
-            return self.crowd.push(Reverse(entry));
+        if len == TODAY_MAX || !self.crowd.is_empty() {
+            return self.insert_crowded(entry);
         }
         let mut at = len;
         // SAFETY: `new` and `rebuild` leave room for TODAY_MAX entries, so there is a place behind the last; the loop
@@ -239,11 +239,28 @@ impl<P: Copy> Calendar<P> {
         }
     }
 
-    #[inline]
+    /// The same where today is crowded: nobody in the crowd comes before one who is in.
+    #[cold]
+    #[inline(never)]
+    fn insert_crowded(&mut self, entry: Entry<P>) {
+        if self.today.first().is_none_or(|last| *last < entry) {
+            return self.crowd.push(Reverse(entry));
+        }
+        if self.today.len() == TODAY_MAX {
+            self.crowd.push(Reverse(self.today.remove(0)));
+        }
+        let at = self.today.partition_point(|other| *other > entry);
+        self.today.insert(at, entry);
+    }
+
+    #[inline(always)]
     fn file(&mut self, entry: Entry<P>) {
         let bucket = (entry.at >> self.shift) as usize & (self.heads.len() - 1);
-        // SAFETY: the number of buckets is a power of two, so the mask keeps `bucket` below it.
-        let head = unsafe { self.heads.get_unchecked_mut(bucket) };
+        // SAFETY: the number of buckets is a power of two, so the mask keeps `bucket` below it, and each has its bit.
+        let head = unsafe {
+            *self.filled.get_unchecked_mut(bucket / 64) |= 1 << (bucket % 64);
+            self.heads.get_unchecked_mut(bucket)
+        };
         let node = Node { entry, next: *head };
         *head = self.vacant;
         if self.vacant == NONE {
@@ -259,32 +276,91 @@ impl<P: Copy> Calendar<P> {
     }
 
     /// Moves on to the next day that has events; false when there is none.
-    #[inline]
+    #[inline(always)]
     fn next_day(&mut self) -> bool {
+        let bucket = (self.day + 1) as usize & (self.heads.len() - 1);
+        // SAFETY: the number of buckets is a power of two, so the mask keeps `bucket` below it; each has its bit, and a
+        // filled one names a node, which was pushed; `new` and `rebuild` leave room for TODAY_MAX entries.
+        unsafe {
+            let coming = *self.filled.get_unchecked(bucket / 64) >> (bucket % 64);
+            let skipped = coming.trailing_zeros() as usize;
+            let (day, bucket) = (self.day + 1 + skipped as u64, bucket + skipped);
+            // A word with nothing to come skips 64 and may lead beyond the last bucket.
+            if coming == 0 || !self.is_short {
+                return self.find_day();
+            }
+            let head = self.heads.get_unchecked_mut(bucket);
+            let index = *head;
+            let node = self.nodes.get_unchecked_mut(index as usize);
+            if node.next != NONE || node.entry.at >> self.shift != day {
+                return self.find_day();
+            }
+            *head = NONE;
+            *self.filled.get_unchecked_mut(bucket / 64) &= !(1 << (bucket % 64));
+            node.next = self.vacant;
+            self.vacant = index;
+            self.later -= 1;
+            self.day = day;
+            self.today.as_mut_ptr().write(node.entry);
+            self.today.set_len(1);
+        }
+        true
+    }
+
+    /// The same where the next bucket is not at hand or holds more than one event of its day.
+    #[inline(never)]
+    fn find_day(&mut self) -> bool {
         if self.later == 0 {
             return false;
         }
         let mask = self.heads.len() - 1;
-        let mut empty = 0;
+        let (mut day, mut end) = (self.day + 1, self.day + 1 + self.heads.len() as u64);
         loop {
-            self.day += 1;
             self.looked += 1;
-            let bucket = self.day as usize & mask;
-            // SAFETY: the number of buckets is a power of two, so the mask keeps `bucket` below it.
-            if unsafe { *self.heads.get_unchecked(bucket) } != NONE && self.take_day(bucket) {
-                return true;
+            let bucket = day as usize & mask;
+            let coming = self.filled[bucket / 64] >> (bucket % 64);
+            if coming == 0 {
+                day = (day | 63) + 1;
+            } else {
+                self.day = day + u64::from(coming.trailing_zeros());
+                let bucket = self.day as usize & mask;
+                if if self.is_short { self.take_short_day(bucket) } else { self.take_day(bucket) } {
+                    return true;
+                }
+                day = self.day + 1;
             }
-            empty += 1;
-            if empty > mask {
+            if day >= end {
                 // A whole year without events: jump to the first day that has one.
                 let first = self.pending().map(|entry| entry.at >> self.shift).min();
-                self.day = first.expect("`later` counts the filed events") - 1;
-                empty = 0;
+                day = first.expect("`later` counts the filed events");
+                end = u64::MAX;
             }
         }
     }
 
-    /// Moves the events of today out of `bucket`; false when all of them belong to later years.
+    /// Moves the events of a short day out of `bucket`; false when all of them belong to later years.
+    #[inline]
+    fn take_short_day(&mut self, bucket: usize) -> bool {
+        let (mut index, mut kept) = (self.heads[bucket], NONE);
+        while index != NONE {
+            // SAFETY: heads and links are NONE or name a node that was pushed; see `file`.
+            let node = unsafe { self.nodes.get_unchecked_mut(index as usize) };
+            let (entry, next) = (node.entry, node.next);
+            if entry.at >> self.shift == self.day {
+                (node.next, self.vacant) = (self.vacant, index);
+                self.later -= 1;
+                self.insert_today(entry);
+            } else {
+                (node.next, kept) = (kept, index);
+            }
+            index = next;
+        }
+        self.heads[bucket] = kept;
+        self.filled[bucket / 64] &= !(u64::from(kept == NONE) << (bucket % 64));
+        !self.today.is_empty()
+    }
+
+    /// The same of a long day.
     #[inline]
     fn take_day(&mut self, bucket: usize) -> bool {
         debug_assert!(self.today.is_empty(), "a new day begins when the last is over");
@@ -313,8 +389,11 @@ impl<P: Copy> Calendar<P> {
         // SAFETY: the first `count` places were written just now.
         unsafe { self.morning.set_len(count) };
         self.heads[bucket] = kept;
-        if self.heads.len() >= FETCH_MIN {
-            self.fetch_coming_days(bucket);
+        self.filled[bucket / 64] &= !(u64::from(kept == NONE) << (bucket % 64));
+        self.fetch_coming_days(bucket);
+        if !self.crowd.is_empty() {
+            self.crowd.extend(self.morning.drain(..).map(Reverse));
+            return self.let_in();
         }
         self.rank_morning()
     }
@@ -387,13 +466,12 @@ impl<P: Copy> Calendar<P> {
     /// Chooses the length of a day anew when the measured rate has left the present one.
     #[cold]
     fn tune(&mut self, now: u64) {
-        let pops = self.pops - self.tuned_pops;
         let elapsed = now.saturating_sub(self.tuned_at);
-        let wanted = shift_for(elapsed, pops);
-        let crowded = self.heads.len() > BUCKETS_MIN && self.later < self.heads.len() / 8;
-        self.tuned_pops = self.pops;
+        let wanted = shift_for(elapsed, TUNE_EVERY, self.is_short);
+        let crowded = self.heads.len() > BUCKETS_MIN && self.later < self.later_max / 16;
+        self.until_tuning = TUNE_EVERY;
         self.tuned_at = now;
-        let sparse = self.looked > 6 * pops;
+        let sparse = self.looked > 6 * TUNE_EVERY;
         self.looked = 0;
         if wanted.abs_diff(self.shift) > 1 || sparse && wanted > self.shift || crowded {
             self.shift = wanted;
@@ -408,9 +486,18 @@ impl<P: Copy> Calendar<P> {
         let now = self.today.last().map(|entry| entry.at).into_iter().chain(crowd).min();
         entries.append(&mut self.today);
         entries.extend(self.crowd.drain().map(|Reverse(entry)| entry));
-        let buckets = (2 * entries.len() / BUCKET_MEAN_MAX).next_power_of_two().max(BUCKETS_MIN);
+        let is_short = entries.len() <= if self.is_short { SHORT_MAX } else { SHORT_MAX / 2 };
+        if is_short != self.is_short {
+            self.shift = if is_short { self.shift.saturating_sub(LONGER) } else { self.shift + LONGER };
+            self.is_short = is_short;
+        }
+        let per_event = if is_short { SHORT_BUCKETS } else { 1 };
+        let buckets = (entries.len() * per_event).next_power_of_two().max(BUCKETS_MIN);
         self.heads.clear();
         self.heads.resize(buckets, NONE);
+        self.filled.clear();
+        self.filled.resize(buckets / 64, 0);
+        self.later_max = 2 * buckets / per_event;
         self.nodes.clear();
         self.vacant = NONE;
         self.later = 0;
@@ -427,22 +514,19 @@ impl<P: Copy> Calendar<P> {
     }
 }
 
-/// Length of a day, as a power of two, that holds [`EVENTS_PER_DAY`] at this rate.
-fn shift_for(elapsed: u64, events: u64) -> u32 {
-    let day = (elapsed / events.max(1)).saturating_mul(EVENTS_PER_DAY).max(1);
+/// Length of a day at this rate, as a power of two.
+fn shift_for(elapsed: u64, events: u64, is_short: bool) -> u32 {
+    let gap = elapsed / events.max(1);
+    let day = if is_short { gap / SHORT_DAYS } else { gap.saturating_mul(LONG_EVENTS) }.max(1);
     (63 - day.leading_zeros()).clamp(4, 52)
 }
 
 #[inline(always)]
 fn class_of(order: u64) -> EventClass {
-    match order >> CLASS_SHIFT {
-        0 => EventClass::Completion,
-        1 => EventClass::Fleet,
-        2 => EventClass::Market,
-        3 => EventClass::Arrival,
-        4 => EventClass::Timer,
-        _ => EventClass::Patience,
-    }
+    use EventClass::{Arrival, Completion, Fleet, Market, Patience, Timer};
+    const CLASSES: [EventClass; 8] =
+        [Completion, Fleet, Market, Arrival, Timer, Patience, Patience, Patience];
+    CLASSES[(order >> CLASS_SHIFT) as usize % CLASSES.len()]
 }
 
 #[cfg(test)]

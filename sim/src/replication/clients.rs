@@ -69,7 +69,8 @@ impl World<'_> {
             self.moved.egress += self.scenario.network.egress_bytes_per_job.get();
         }
         if self.keep == Keep::Records {
-            self.keep_row(ended);
+            let ended = *ended;
+            self.keep_row(&ended);
         }
         if !done {
             let asked = self.pipeline.progress[ended.job.slot as usize].asked;

@@ -28,6 +28,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Job rows kept; beyond, a uniform sample of this size stands for all.
 pub const JOB_ROWS_MAX: usize = 200_000;
 
+/// Events between two looks at how many jobs are inside.
+const LOOK_EVERY: u64 = 256;
+
 /// Marks the numbers of jobs that were asked for again.
 const REASKED: u64 = 1 << 63;
 
@@ -77,6 +80,8 @@ pub struct Replication<'a> {
     world: World<'a>,
     next_tag: u64,
     check_every: Option<u64>,
+    /// The number of events at which to look next.
+    look_at: u64,
 }
 
 impl<'a> Replication<'a> {
@@ -95,13 +100,14 @@ impl<'a> Replication<'a> {
         let dispatcher = Dispatcher::new(scenario.system.clone(), chance, &mut world)?;
         world.is_regional = dispatcher.is_regional();
         let arrivals = ArrivalFeed::new(scenario, inputs, replication)?;
-        Ok(Self { dispatcher, arrivals, world, next_tag: 0, check_every: None })
+        Ok(Self { dispatcher, arrivals, world, next_tag: 0, check_every: None, look_at: LOOK_EVERY })
     }
 
     /// Checks every invariant each `events` events; for tests.
     #[must_use]
     pub fn checked(mut self, events: u64) -> Self {
         self.check_every = Some(events.max(1));
+        self.look_at = LOOK_EVERY.min(events.max(1));
         self
     }
 
@@ -121,12 +127,9 @@ impl<'a> Replication<'a> {
             if arrival == u64::MAX && event.min(timer) >= horizon && self.is_empty() {
                 break;
             }
-            let is_next = event < arrival && event < timer
-                || event <= arrival
-                    && event <= timer
-                    && (event < arrival || class < EventClass::Arrival)
-                    && (event < timer || class < EventClass::Timer);
-            if is_next {
+            let (other, other_class) =
+                if arrival <= timer { (arrival, EventClass::Arrival) } else { (timer, EventClass::Timer) };
+            if event < other || event == other && class < other_class {
                 if event > cut_off {
                     break;
                 }
@@ -134,24 +137,16 @@ impl<'a> Replication<'a> {
             } else if arrival <= timer {
                 self.world.now = arrival;
                 self.arrive();
-            } else if timer <= event {
+            } else {
                 if timer > cut_off {
                     break;
                 }
                 self.world.now = timer;
                 self.feed_fleet(Input::TimeReached);
-            } else {
-                if event > cut_off {
-                    break;
-                }
-                self.step_event();
             }
             self.world.outcome.events += 1;
-            if self.world.outcome.events & 0xFF == 0 {
-                self.note_population();
-            }
-            if self.check_every.is_some_and(|every| self.world.outcome.events.is_multiple_of(every)) {
-                self.dispatcher.check()?;
+            if self.world.outcome.events == self.look_at {
+                self.look()?;
             }
         }
         self.finish(horizon)
@@ -160,6 +155,21 @@ impl<'a> Replication<'a> {
     /// Whether no job is inside and no client will ask again.
     fn is_empty(&self) -> bool {
         self.dispatcher.jobs_in_system() == 0 && self.world.reasks.len() == 0
+    }
+
+    /// Looks at the population, and at the invariants where that is asked for.
+    #[inline(never)]
+    fn look(&mut self) -> Result<(), SimError> {
+        let events = self.world.outcome.events;
+        if events.is_multiple_of(LOOK_EVERY) {
+            self.note_population();
+        }
+        let every = self.check_every.unwrap_or(LOOK_EVERY);
+        if self.check_every.is_some() && events.is_multiple_of(every) {
+            self.dispatcher.check()?;
+        }
+        self.look_at = (events + 1).next_multiple_of(LOOK_EVERY).min((events + 1).next_multiple_of(every));
+        Ok(())
     }
 
     fn note_population(&mut self) {
@@ -196,6 +206,9 @@ impl<'a> Replication<'a> {
         world.tapes.finish(&mut world.outcome);
         world.outcome.ended = Duration::from_nanos(world.now);
         world.outcome.probes_refused = self.dispatcher.totals().probes_refused;
+        for (tier, operation, size, requests) in world.pipeline.transfers_begun() {
+            world.storage.count(tier, operation, size, requests);
+        }
         for tier in 0..world.scenario.tiers.len() {
             world.outcome.tiers[tier] = world.tier_use(tier);
         }
@@ -262,7 +275,7 @@ impl<'a> Replication<'a> {
         self.feed(Input::JobArrived { tag, class: arrival.class, region: arrival.region });
     }
 
-    #[inline]
+    #[inline(always)]
     fn step_event(&mut self) {
         let Some((at, event)) = self.world.calendar.pop() else { return };
         self.world.now = at;

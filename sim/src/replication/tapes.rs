@@ -7,6 +7,7 @@ use crate::stats::Tape;
 pub(super) struct Tapes {
     waits: Vec<Tape>,
     services: Vec<Tape>,
+    /// By transfer statistic; the last one takes what is not counted.
     transfers: Vec<Tape>,
     latency: Tape,
 }
@@ -16,7 +17,7 @@ impl Tapes {
         Self {
             waits: vec![Tape::EMPTY; outcome.stages.len()],
             services: vec![Tape::EMPTY; outcome.stages.len()],
-            transfers: vec![Tape::EMPTY; outcome.transfers.len()],
+            transfers: vec![Tape::EMPTY; outcome.transfers.len() + 1],
             latency: Tape::EMPTY,
         }
     }
@@ -35,6 +36,12 @@ impl Tapes {
         if self.services[stage].note(nanos) {
             self.count_services(outcome, stage);
         }
+    }
+
+    /// The statistic of what is not counted.
+    #[inline(always)]
+    pub(super) fn void_transfer(&self) -> usize {
+        self.transfers.len() - 1
     }
 
     /// Notes a transfer, nanoseconds.
@@ -80,7 +87,10 @@ impl Tapes {
 
     #[inline(never)]
     fn count_transfers(&mut self, outcome: &mut Outcome, stat: usize) {
-        outcome.transfers[stat].2.record_all(self.transfers[stat].take());
+        let times = self.transfers[stat].take();
+        if let Some((_, _, histogram)) = outcome.transfers.get_mut(stat) {
+            histogram.record_all(times);
+        }
     }
 
     #[inline(never)]

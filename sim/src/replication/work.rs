@@ -45,7 +45,8 @@ impl World<'_> {
         progress.pool = started.pool.map_or(u16::MAX, |pool| pool.0);
         progress.started = self.now;
         if let (Some(pool), None) = (started.pool, started.instance) {
-            return self.call_external(slot, pool, started);
+            let started = *started;
+            return self.call_external(slot, pool, &started);
         }
         let row = &self.pipeline.stages[stage];
         if let Some(draw) = row.single {
@@ -61,7 +62,12 @@ impl World<'_> {
             return self.answers.push(finished.into());
         }
         let first_code = row.first_code;
-        let factor = if row.is_plain { 1.0 } else { self.time_factor(started) };
+        let factor = if row.is_plain {
+            1.0
+        } else {
+            let started = *started;
+            self.time_factor(&started)
+        };
         let progress = &mut self.pipeline.progress[slot as usize];
         progress.factor = factor as f32;
         progress.code = first_code;
@@ -77,10 +83,7 @@ impl World<'_> {
         if progress.token != token {
             return None;
         }
-        if progress.step == u16::MAX {
-            return Some(self.finish_stage(slot));
-        }
-        if self.end_step(slot) {
+        if progress.step == u16::MAX || self.end_step(slot) {
             return Some(self.finish_stage(slot));
         }
         self.begin_step(slot)
@@ -118,23 +121,27 @@ impl World<'_> {
     }
 
     /// Begins the present step, and those after it that take no time; says when that finished the stage.
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin_step(&mut self, slot: u32) -> Option<Finished> {
         loop {
-            let progress = &mut self.pipeline.progress[slot as usize];
-            let token = progress.token;
-            let code = &self.pipeline.codes[progress.code as usize];
+            let pipeline = &mut self.pipeline;
+            let progress = &mut pipeline.progress[slot as usize];
+            let code = &mut pipeline.codes[progress.code as usize];
+            code.begun += 1;
             progress.step_started = self.now;
-            let time = match code.kind {
-                WorkKind::Compute => self.compute_time(slot),
-                WorkKind::Wait => self.pipeline.base_time(slot, code),
-                WorkKind::Transfer { tier, operation, .. } => {
-                    self.pipeline.base_time(slot, code)
-                        + code.payload_ns
-                        + self.storage.request(self.now, tier as usize, operation, code.size)
-                }
+            // What kind of step it is nobody can predict, so nobody asks: most of this is nothing for most kinds.
+            let is_slowed =
+                progress.factor != 1.0 || code.has_factors || progress.saved_step == progress.step;
+            let (token, has_start_marks) = (progress.token, code.has_start_marks);
+            let (is_limited, payload) = (code.is_limited, code.payload_ns);
+            let base = match code.draw {
+                Some(draw) => pipeline.draw(slot, draw),
+                None => code.constant_ns,
             };
-            if code.has_start_marks {
+            let base = if is_slowed { self.slowed(slot, base) } else { base };
+            let held_back = if is_limited { self.throttled(slot) } else { 0 };
+            let time = base + payload + held_back;
+            if has_start_marks {
                 self.pass_marks(slot, true);
             }
             if time > 0 {
@@ -148,12 +155,14 @@ impl World<'_> {
         }
     }
 
-    /// Time of the present step, which computes: less what a checkpoint saved, by the factors of its pool.
-    #[inline(always)]
-    fn compute_time(&self, slot: u32) -> u64 {
+    /// Time of the present step, `time` at best: where it computes, less what a checkpoint saved, by its pool's factors.
+    #[inline(never)]
+    fn slowed(&self, slot: u32, mut time: u64) -> u64 {
         let progress = &self.pipeline.progress[slot as usize];
         let code = &self.pipeline.codes[progress.code as usize];
-        let mut time = self.pipeline.base_time(slot, code);
+        if !code.is_compute {
+            return time;
+        }
         if progress.saved_step == progress.step {
             time = time.saturating_sub(progress.saved_ns);
         }
@@ -165,21 +174,31 @@ impl World<'_> {
         if factor == 1.0 { time } else { Duration::from_nanos(time).scaled(factor).as_nanos() }
     }
 
+    /// How long a request-rate limit holds the present step back, nanoseconds.
+    #[inline(never)]
+    fn throttled(&mut self, slot: u32) -> u64 {
+        let progress = &self.pipeline.progress[slot as usize];
+        let row = &self.pipeline.stages[progress.stage as usize].steps[progress.step as usize];
+        match row.kind {
+            WorkKind::Transfer { tier, operation, .. } => {
+                self.storage.throttle(self.now, tier as usize, operation)
+            }
+            WorkKind::Compute | WorkKind::Wait => 0,
+        }
+    }
+
     /// Notes the end of the present step and moves to the next; true when it was the stage's last.
     #[inline(always)]
     pub(super) fn end_step(&mut self, slot: u32) -> bool {
         let progress = &mut self.pipeline.progress[slot as usize];
         let code = &self.pipeline.codes[progress.code as usize];
         let took = self.now - progress.step_started;
-        match code.kind {
-            WorkKind::Compute => progress.compute_ns += took,
-            WorkKind::Transfer { stat, .. } if progress.measured => {
-                self.tapes.note_transfer(&mut self.outcome, stat as usize, took);
-            }
-            WorkKind::Transfer { .. } | WorkKind::Wait => {}
-        }
-        let is_last = code.is_last;
-        if code.has_end_marks {
+        // Without asking for the kind, as above.
+        progress.compute_ns += took * u64::from(code.is_compute);
+        let stat = if progress.measured { code.stat as usize } else { self.tapes.void_transfer() };
+        let (is_last, has_end_marks) = (code.is_last, code.has_end_marks);
+        self.tapes.note_transfer(&mut self.outcome, stat, took);
+        if has_end_marks {
             self.pass_marks(slot, false);
         }
         let progress = &mut self.pipeline.progress[slot as usize];

@@ -39,12 +39,17 @@ pub(crate) struct StepRow {
 /// What the event loop reads of a step each time; the rest is in its row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepCode {
-    pub(crate) kind: WorkKind,
+    /// How often it was begun.
+    pub(crate) begun: u64,
+    /// It asks a storage tier that limits the rate of requests.
+    pub(crate) is_limited: bool,
+    /// The transfer statistic that takes its time; a step that is no transfer has the one that is not counted.
+    pub(crate) stat: u16,
+    pub(crate) is_compute: bool,
     /// As in the row.
     pub(crate) draw: Option<u16>,
     pub(crate) constant_ns: u64,
     pub(crate) payload_ns: u64,
-    pub(crate) size: Bytes,
     pub(crate) has_start_marks: bool,
     pub(crate) has_end_marks: bool,
     pub(crate) has_factors: bool,
@@ -53,13 +58,19 @@ pub(crate) struct StepCode {
 }
 
 impl StepCode {
-    fn new(row: &StepRow, is_last: bool) -> Self {
+    fn new(row: &StepRow, is_last: bool, is_limited: bool, transfers: usize) -> Self {
+        let stat = match row.kind {
+            WorkKind::Transfer { stat, .. } => stat,
+            WorkKind::Compute | WorkKind::Wait => transfers as u16,
+        };
         Self {
-            kind: row.kind,
+            begun: 0,
+            is_limited,
+            stat,
+            is_compute: row.kind == WorkKind::Compute,
             draw: row.draw,
             constant_ns: row.constant_ns,
             payload_ns: row.payload_ns,
-            size: row.size,
             has_start_marks: !row.at_start.is_empty(),
             has_end_marks: !row.at_end.is_empty(),
             has_factors: !row.factor.is_empty(),
@@ -138,8 +149,8 @@ impl Pipeline {
     pub(crate) fn new(scenario: &Scenario, replication: u64) -> Self {
         let mut samplers = Vec::new();
         let mut transfers: Vec<(usize, Operation)> = Vec::new();
-        let mut stages = Vec::new();
-        let mut codes = Vec::new();
+        let mut stages: Vec<StageRow> = Vec::new();
+        let mut steps_before = 0;
         for (stage, work) in scenario.stages.iter().enumerate() {
             let name = &scenario.system.stages[stage].name;
             let mut steps = Vec::new();
@@ -215,9 +226,8 @@ impl Pipeline {
                 }
                 _ => None,
             };
-            let first_code = codes.len() as u16;
-            let last = steps.len().saturating_sub(1);
-            codes.extend(steps.iter().enumerate().map(|(at, row)| StepCode::new(row, at == last)));
+            let first_code = steps_before as u16;
+            steps_before += steps.len();
             stages.push(StageRow {
                 steps,
                 first_code,
@@ -228,9 +238,23 @@ impl Pipeline {
                 single,
             });
         }
+        let is_limited = |row: &StepRow| match row.kind {
+            WorkKind::Transfer { tier, operation, .. } => {
+                let tier = &scenario.tiers[tier as usize];
+                let row = if operation == Operation::Get { &tier.get } else { &tier.put };
+                row.rate_max.is_some()
+            }
+            WorkKind::Compute | WorkKind::Wait => false,
+        };
+        let codes = stages.iter().flat_map(|stage| {
+            let steps = stage.steps.iter().enumerate();
+            steps.map(|(at, row)| {
+                StepCode::new(row, at + 1 == stage.steps.len(), is_limited(row), transfers.len())
+            })
+        });
         Self {
+            codes: codes.collect(),
             stages,
-            codes,
             samplers,
             draws: Vec::new(),
             progress: Vec::new(),
@@ -241,14 +265,12 @@ impl Pipeline {
     }
 
     /// Makes room for a new job in `slot` and draws all its times. Tags of first-time jobs ascend, so blocks serve them.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter(&mut self, slot: u32, tag: u64, asked: u16, measured: bool) {
         let slot = slot as usize;
         let count = self.samplers.len();
         if slot >= self.progress.len() {
-            self.progress.resize(slot + 1, Progress::default());
-            self.draws.resize((slot + 1) * count, 0);
-            self.marks.resize((slot + 1) * self.spans, SpanMark::NONE);
+            self.make_room(slot);
         }
         self.progress[slot] = Progress { tag, asked, measured, saved_step: u16::MAX, ..Progress::default() };
         let draws = &mut self.draws[slot * count..][..count];
@@ -257,13 +279,30 @@ impl Pipeline {
                 *draw = sampler.at(tag);
             }
         } else {
-            for (draw, sampler) in draws.iter_mut().zip(&self.samplers) {
-                *draw = sampler.single(tag);
-            }
+            draw_again(draws, &self.samplers, tag);
         }
         if self.spans > 0 {
             self.marks[slot * self.spans..][..self.spans].fill(SpanMark::NONE);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, slot: usize) {
+        self.progress.resize(slot + 1, Progress::default());
+        self.draws.resize((slot + 1) * self.samplers.len(), 0);
+        self.marks.resize((slot + 1) * self.spans, SpanMark::NONE);
+    }
+
+    /// How often each transfer was begun.
+    pub(crate) fn transfers_begun(&self) -> impl Iterator<Item = (usize, Operation, Bytes, u64)> {
+        let rows = self.stages.iter().flat_map(|stage| &stage.steps);
+        rows.zip(&self.codes).filter_map(|(row, code)| match row.kind {
+            WorkKind::Transfer { tier, operation, .. } => {
+                Some((tier as usize, operation, row.size, code.begun))
+            }
+            WorkKind::Compute | WorkKind::Wait => None,
+        })
     }
 
     /// Draws number `draw` of the jobs `base..base + BLOCK`.
@@ -277,17 +316,17 @@ impl Pipeline {
         self.draws[slot as usize * self.samplers.len() + draw as usize]
     }
 
-    /// Time of a step before anything makes it longer or shorter.
-    #[inline(always)]
-    pub(crate) fn base_time(&self, slot: u32, code: &StepCode) -> u64 {
-        match code.draw {
-            Some(draw) => self.draw(slot, draw),
-            None => code.constant_ns,
-        }
-    }
-
     #[inline(always)]
     pub(crate) fn mark(&mut self, slot: u32, span: u16) -> &mut SpanMark {
         &mut self.marks[slot as usize * self.spans + span as usize]
+    }
+}
+
+/// The draws of a job that is asked for again.
+#[cold]
+#[inline(never)]
+fn draw_again(draws: &mut [u64], samplers: &[Sampler], tag: u64) {
+    for (draw, sampler) in draws.iter_mut().zip(samplers) {
+        *draw = sampler.single(tag);
     }
 }

@@ -59,24 +59,22 @@ impl StorageWorld {
         Self { lanes: lanes.collect(), jitter, drawn: 0 }
     }
 
-    #[inline(always)]
-    fn index(tier: usize, operation: Operation) -> usize {
+    fn lane(tier: usize, operation: Operation) -> usize {
         tier * 2 + usize::from(operation == Operation::Put)
     }
 
-    /// Counts an operation that begins at `now`; returns how long throttling holds it back, nanoseconds.
-    #[inline]
-    pub(crate) fn request(&mut self, now: u64, tier: usize, operation: Operation, size: Bytes) -> u64 {
-        let lane = &mut self.lanes[Self::index(tier, operation)];
-        lane.used.requests += 1;
-        lane.used.bytes += size.get();
-        lane.used.priced_bytes += size.get().saturating_sub(lane.free_bytes);
-        if lane.spacing == 0.0 { 0 } else { self.throttle(now, tier, operation) }
+    /// Counts `requests` operations of `size` each.
+    pub(crate) fn count(&mut self, tier: usize, operation: Operation, size: Bytes, requests: u64) {
+        let lane = &mut self.lanes[Self::lane(tier, operation)];
+        lane.used.requests += requests;
+        lane.used.bytes += size.get() * requests;
+        lane.used.priced_bytes += size.get().saturating_sub(lane.free_bytes) * requests;
     }
 
-    /// Sends an operation again, with exponential backoff and full jitter, until the limit lets it through.
-    fn throttle(&mut self, now: u64, tier: usize, operation: Operation) -> u64 {
-        let lane = &mut self.lanes[Self::index(tier, operation)];
+    /// Sends an operation that begins at `now` again, with exponential backoff and full jitter, until the limit lets it
+    /// through; returns how long that holds it back, nanoseconds.
+    pub(crate) fn throttle(&mut self, now: u64, tier: usize, operation: Operation) -> u64 {
+        let lane = &mut self.lanes[Self::lane(tier, operation)];
         let mut waited = 0.0;
         for refusal in 0..REFUSALS_MAX {
             let at = now as f64 + waited;
@@ -94,6 +92,6 @@ impl StorageWorld {
     }
 
     pub(crate) fn used(&self, tier: usize, operation: Operation) -> TierUse {
-        self.lanes[Self::index(tier, operation)].used
+        self.lanes[Self::lane(tier, operation)].used
     }
 }

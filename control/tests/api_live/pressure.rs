@@ -1,0 +1,58 @@
+//! Too much work, and a disk without room.
+
+use control::store::DiskFault;
+
+use crate::house::{House, Plan, until};
+
+const HOLD: &str = r#"{"payload":{"hold":true}}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_says_when_to_come_back() {
+    let house = House::with(Plan { jobs_max: 5, ..Plan::default() }).await;
+    let mut client = house.client().await;
+    for _ in 0..5 {
+        assert_eq!(client.post("/v1/jobs", HOLD).await.status, 202);
+    }
+    let reply = client.post("/v1/jobs?wait=5", HOLD).await;
+    let problem = reply.is_problem(429, "queue-full");
+    let after = reply.header("retry-after").expect("when").parse::<u64>().expect("seconds");
+    assert!(after >= 1);
+    assert_eq!(problem["retry_after_s"], after);
+    let batch = client.post("/v1/jobs/batch", &format!("[{HOLD},{HOLD}]")).await.json();
+    assert_eq!(batch["jobs"][1]["status"], 429);
+    until("some are held", || house.bench().held().len() == 4).await;
+    house.bench().release().await;
+    until("there is room", || house.handle.figures().jobs < 5).await;
+    assert_eq!(client.post("/v1/jobs", HOLD).await.status, 202);
+    let metrics = client.get("/metrics").await.text();
+    assert!(
+        metrics.contains(r#"headroom_jobs_submitted_total{class="dance",outcome="queue-full"} 3"#),
+        "{metrics}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_room_nothing_is_accepted_and_nothing_is_lost() {
+    let house = House::open().await;
+    let mut client = house.client().await;
+    assert_eq!(client.get("/readyz").await.status, 200);
+    // Two faults: while the plane waits after the first, the API must know.
+    house.disk.fail_next(DiskFault::Full);
+    house.disk.fail_next(DiskFault::Full);
+    let mut waiting = house.client().await;
+    waiting.send("POST", "/v1/jobs?wait=60", &[], r#"{"payload":"kept"}"#).await;
+    let mut saw_refusal = false;
+    for _ in 0..2_000 {
+        if client.get("/readyz").await.status == 503 {
+            let reply = client.post("/v1/jobs", r#"{"payload":1}"#).await;
+            saw_refusal |= reply.status == 503 && reply.header("retry-after").is_some();
+            let verbose = client.get("/readyz?verbose").await.text();
+            assert!(verbose.contains("journal-writable"), "{verbose}");
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    assert!(saw_refusal, "a plane without room refuses");
+    assert_eq!(waiting.reply("POST").await.json()["result"], "kept", "it went on by itself");
+    assert_eq!(client.get("/readyz").await.status, 200);
+}
