@@ -67,8 +67,8 @@ pub(crate) struct RehearseArgs {
     /// Send the jobs to the plane at this address.
     #[arg(long, value_name = "URL", conflicts_with_all = ["workers", "data"])]
     against: Option<String>,
-    /// Key for that plane, with the scopes submit, read and observe.
-    #[arg(long, value_name = "KEY", requires = "against", env = "HEADROOM_KEY", hide_env_values = true)]
+    /// Key for that plane, with the scopes submit, read and observe; from HEADROOM_KEY where it is not given.
+    #[arg(long, value_name = "KEY", requires = "against")]
     key: Option<String>,
     /// Payload of every job, JSON.
     #[arg(long, value_name = "JSON", default_value = "{}")]
@@ -109,8 +109,8 @@ pub(crate) fn run(args: &RehearseArgs, screen: &Screen) -> Result<(), Failure> {
         .map_err(|error| failed("rehearse::runtime", error.to_string()))?;
     let found = match &args.against {
         Some(url) => {
-            let key = args.key.as_deref().unwrap_or("");
-            runtime.block_on(rehearse_remote::run(url, key, scenario, &args.payload, screen))?
+            let key = args.key.clone().or_else(|| std::env::var("HEADROOM_KEY").ok()).unwrap_or_default();
+            runtime.block_on(rehearse_remote::run(url, &key, scenario, &args.payload, screen))?
         }
         None => locally(args, scenario, text, &runtime, screen)?,
     };

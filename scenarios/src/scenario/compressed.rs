@@ -3,7 +3,8 @@
 
 use super::{Arrivals, Generator, Law, OperationLatency, PoolWorld, Scenario, Shape, StepKind};
 use policy::model::System;
-use policy::policies::{Admission, BacklogTarget, HpaBehavior, ReplicaRate, Retry, Routing, Scaling};
+use policy::policies::scaling::{BacklogTarget, HpaBehavior, ReplicaRate};
+use policy::policies::{Admission, Retry, Routing, Scaling};
 use policy::units::{Duration, UsdPerHour};
 
 /// `scenario`, `factor` (> 0) times as fast. The digest stays that of the text.
