@@ -117,14 +117,14 @@ fn stretch(
     let mut plane = Plane::new(rules.clone(), &mut Vec::new())?;
     let mut effects = Vec::new();
     let mut sealer = Sealer::default();
-    let (mut cut, mut expected) = (None, 1);
+    let (mut cut, mut expected, mut is_over) = (None, 1, false);
     store.history(&mut |recovered| {
         let Recovered::Batch { first, count, body } = recovered else { return Ok(()) };
         if first != expected {
             cut = cut.or(Some(first));
         }
         expected = first + count;
-        if cut.is_some() {
+        if cut.is_some() || is_over {
             return Ok(());
         }
         let mut commands = Commands::new(&body);
@@ -134,11 +134,10 @@ fn stretch(
             // A plane's first command opens its first batch.
             if let Command::TookOver { epoch, .. } = command {
                 if epoch >= epochs.end {
+                    is_over = true;
                     return Ok(());
                 }
                 is_seen = epochs.contains(&epoch);
-            } else if plane.epoch() >= epochs.end {
-                return Ok(());
             }
             plane.apply(now, command.clone(), &mut effects);
             if is_seen {

@@ -206,8 +206,8 @@ fn a_day_is_read_out_of_its_journal() {
     assert_eq!(day.measured.services[&(1, 0, 0)], vec![500_000_000; 9]);
     assert_eq!(day.measured.attempts[&0], (10, 1));
     assert!(day.measured.startups.is_empty(), "workers that join by themselves have no start-up time");
-    // The first job came to an idle machine: a second and a half, and no wait.
-    assert_eq!((day.latencies[0], day.waits[0]), (1_500_000_000, 0));
+    // The first job came to an idle machine; its second stage waited for a second behind those that had come meanwhile.
+    assert_eq!((day.latencies[0], day.waits[0]), (2_500_000_000, 1_000_000_000));
     assert_eq!(day.peaks, [2]);
     // Two machines of 3.6 dollars an hour for 20 s.
     assert!((day.spent.as_nanos() - 40_000_000).abs() < 1_000_000, "{}", day.spent);
@@ -231,6 +231,17 @@ fn planes_with_other_rules_are_replayed_under_their_own() {
     origins.push(Origin { epoch: 2, rules });
     let verdict = verify(&mut store, &origins).unwrap();
     assert_eq!((verdict.difference.clone(), verdict.epochs), (None, 2), "{verdict:?}");
+    assert_eq!(verdict.commands, commands_kept(&mut store), "each command is shown once");
+}
+
+fn commands_kept(store: &mut DiskStore) -> u64 {
+    let mut count = 0;
+    crate::journal::history(store, &mut |_, _, _| {
+        count += 1;
+        Ok(())
+    })
+    .unwrap();
+    count
 }
 
 /// A store whose journal lost its beginning.
