@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::run_args::{CompareArgs, PlanArgs, SimulateArgs};
+#[cfg(feature = "live")]
+use crate::commands::{fidelity, rehearse, replay, serve};
 use crate::commands::{
     compare, completions, plan, prices, profile, schema, simulate, trace, train, validate, worker,
 };
-#[cfg(feature = "live")]
-use crate::commands::{fidelity, rehearse, replay, serve};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::screen::Screen;

@@ -94,7 +94,7 @@ async fn main() {
     let (path, body, jobs) = match mode.as_str() {
         "batch" => {
             let all = vec![job(); BATCH].join(",");
-            ("/v1/jobs/batch", Bytes::from(format!("{{\"jobs\":[{all}]}}")), BATCH as u64)
+            ("/v1/jobs/batch", Bytes::from(format!("[{all}]")), BATCH as u64)
         }
         _ => ("/v1/jobs?wait=30", Bytes::from(job()), 1),
     };

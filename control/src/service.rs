@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use hmac::{Hmac, Mac};
 use scenarios::scenario::Scenario;
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -144,6 +148,8 @@ impl Service {
             let plane = engine.plane();
             note_start(&settings.folder, &Start::of(plane.epoch(), unix_ms(), plane.rules(), text))?;
         }
+        let rules = engine.plane().rules().clone();
+        let own_token = join_token(&rules);
         let clock = Clock::starting(engine.plane().last());
         let (outlets, orders, webhooks) = Outlets::new(engine.plane().epoch());
         let io = |what: &str| {
@@ -153,11 +159,11 @@ impl Service {
         let (handle, thread) =
             shell::start(engine, clock, outlets).map_err(io("starting the plane's thread"))?;
         let checked = keys.clone();
-        let workers = connect::router(
-            handle.clone(),
-            Arc::new(move |token: &str| checked.allows(token, Scope::Join)),
-            ConnectSettings::default(),
-        );
+        let check = move |token: &str| {
+            let own = bool::from(token.as_bytes().ct_eq(own_token.as_bytes()));
+            own || checked.allows(token, Scope::Join)
+        };
+        let workers = connect::router(handle.clone(), Arc::new(check), ConnectSettings::default());
         let api = ApiSettings {
             listen: settings.listen,
             folder: settings.folder.clone(),
@@ -222,6 +228,13 @@ fn rules_of(settings: &ServiceSettings, scenario: &Scenario) -> Result<Rules, Se
         rules.joined.insert(pool);
     }
     Ok(rules)
+}
+
+/// The right to join that the plane gives to the workers which it launches itself; the same after a restart.
+pub fn join_token(rules: &Rules) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(&rules.secret).expect("any length is a key");
+    mac.update(b"join");
+    format!("hrj_{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
 }
 
 /// Takes announcements until the module that makes them is here.

@@ -9,7 +9,7 @@ use clap::Args;
 use control::fleet::{Fate, Fates, FleetSettings, Loss, News, Provider, Rehearsal};
 use control::journal::ScenarioText;
 use control::plane::{Patience, Rules};
-use control::service::{End, Service, ServiceError, ServiceSettings};
+use control::service::{End, Service, ServiceError, ServiceSettings, join_token};
 use control::shell::Handle;
 use control::submission::Submission;
 use control::worker::Address;
@@ -215,10 +215,11 @@ async fn play(
     let played = Arc::new(Mutex::new(None));
     let slot = played.clone();
     let of_providers = scenario.clone();
-    let providers = move |_: &Rules, address: SocketAddr, news: News| {
-        let address = Address::new(&format!("http://{address}"), "", None).map_err(|error| {
-            ServiceError::Io { what: "joining".into(), error: std::io::Error::other(error) }
-        })?;
+    let providers = move |rules: &Rules, address: SocketAddr, news: News| {
+        let address =
+            Address::new(&format!("http://{address}"), &join_token(rules), None).map_err(|error| {
+                ServiceError::Io { what: "joining".into(), error: std::io::Error::other(error) }
+            })?;
         let fates = Box::new(Market::new(&of_providers));
         let rehearsal = Rehearsal::new(address, of_providers.clone(), news, fates);
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(rehearsal.clone());

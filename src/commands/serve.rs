@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use control::api::{Limits, TlsFiles};
-use control::fleet::{FleetSettings, ManualProvider, News, Provider, SpendLimits};
+use control::fleet::{
+    FleetSettings, ManualProvider, News, ProcessProvider, ProcessSettings, Provider, SpendLimits,
+};
 use control::journal::ScenarioText;
 use control::plane::{Patience, Rules};
-use control::service::{End, Service, ServiceError, ServiceSettings};
+use control::service::{End, Service, ServiceError, ServiceSettings, join_token};
 use policy::units::Usd;
 use tokio::sync::watch;
 
@@ -71,6 +73,12 @@ pub(crate) struct ServeArgs {
     /// Where machines come from: for all pools, or POOL=PROVIDER for one; may be repeated.
     #[arg(long, value_name = "[POOL=]PROVIDER", default_value = "process")]
     provider: Vec<String>,
+    /// Models of worker processes, in the diffusers layout. Default: a tiny one with random weights, made in the data folder.
+    #[arg(long, value_name = "DIR")]
+    model: Vec<PathBuf>,
+    /// Worker processes take time and make nothing: for tests, load and rehearsals.
+    #[arg(long, conflicts_with = "model")]
+    simulate: bool,
     /// Most that all machines together may cost per hour, dollars.
     #[arg(long, value_name = "USD", value_parser = dollars)]
     spend_per_hour: Option<Usd>,
@@ -197,8 +205,62 @@ fn providers(
     news: News,
 ) -> Result<Vec<Arc<dyn Provider>>, ServiceError> {
     let manual: Arc<dyn Provider> = Arc::new(ManualProvider);
-    let _ = (args, rules, address, news);
-    Ok(kinds.iter().map(|_| manual.clone()).collect())
+    if !kinds.contains(&ProviderKind::Process) {
+        return Ok(kinds.iter().map(|_| manual.clone()).collect());
+    }
+    let io = |what: &str| {
+        let what = what.to_owned();
+        move |error| ServiceError::Io { what, error }
+    };
+    let work = work_arguments(args).map_err(io("making the tiny model"))?;
+    let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
+    let arguments = rules.system.pools.iter().enumerate().map(|(index, pool)| {
+        let slots: u16 = pool.slots.iter().sum();
+        let mut words: Vec<String> =
+            ["worker", "--join", &url, "--pool", &pool.name].map(str::to_owned).into();
+        words.extend(["--slots".to_owned(), slots.to_string()]);
+        words.extend(work.iter().cloned());
+        if let Some(certificate) = &args.tls_cert {
+            words.extend(["--authority".to_owned(), certificate.display().to_string()]);
+        }
+        (index as u16, words)
+    });
+    let settings = ProcessSettings {
+        folder: args.data.join("workers"),
+        program: std::env::current_exe().map_err(io("finding this program"))?,
+        arguments: arguments.collect(),
+        variables: vec![("HEADROOM_JOIN".to_owned(), join_token(rules))],
+        grace: std::time::Duration::from_secs(20),
+    };
+    let process = ProcessProvider::open(settings, news).map_err(io("opening the folder of workers"))?;
+    let process: Arc<dyn Provider> = Arc::new(process);
+    let of = |kind: &ProviderKind| match kind {
+        ProviderKind::Process => process.clone(),
+        ProviderKind::Manual => manual.clone(),
+    };
+    Ok(kinds.iter().map(of).collect())
+}
+
+/// What worker processes work with.
+fn work_arguments(args: &ServeArgs) -> std::io::Result<Vec<String>> {
+    if args.simulate {
+        let file = std::path::absolute(&args.file)?;
+        return Ok(vec!["--simulate".to_owned(), "--scenario".to_owned(), file.display().to_string()]);
+    }
+    let mut models = args.model.clone();
+    if models.is_empty() {
+        let tiny = args.data.join("tiny");
+        if !tiny.exists() {
+            gpu_runtime::generate::make_tiny(&tiny, 1).map_err(std::io::Error::other)?;
+        }
+        models.push(tiny);
+    }
+    let mut words = Vec::new();
+    for model in models {
+        words.extend(["--model".to_owned(), std::path::absolute(model)?.display().to_string()]);
+    }
+    Ok(words)
 }
 
 fn failure(error: ServiceError) -> Failure {

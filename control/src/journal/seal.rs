@@ -251,7 +251,7 @@ mod tests {
             digest(&[changed(2)]),
             digest(&[changed(1), changed(2)]),
             digest(&[changed(2), changed(1)]),
-            digest(&[close.clone()]),
+            digest(std::slice::from_ref(&close)),
             digest(&[close.clone(), close]),
         ];
         for (index, one) in all.iter().enumerate() {

@@ -19,6 +19,7 @@ impl Plane {
                 let standby = Standby { session, worker: hello.name, slots: hello.slots, is_ready: false };
                 self.machines.standby.entry(pool).or_default().push_back(standby);
                 out.push(Effect::Tell { session, message: ToWorker::Standby });
+                self.replace_silent(now, pool, out);
             }
             Err(why) => {
                 out.push(Effect::Tell { session, message: ToWorker::Refused { why } });
@@ -291,6 +292,22 @@ impl Plane {
         if was_ready {
             self.release_all(now, instance, out);
             self.give(now, Input::InstanceSilent { instance }, out);
+        }
+        if let Some(pool) = self.machines.get(instance).map(|machine| machine.pool) {
+            self.replace_silent(now, pool, out);
+        }
+    }
+
+    /// Where a worker stands by there is no reason to wait for a silent one.
+    fn replace_silent(&mut self, now: Instant, pool: PoolId, out: &mut Vec<Effect>) {
+        if self.machines.standby.get(&pool).is_none_or(std::collections::VecDeque::is_empty) {
+            return;
+        }
+        let silent =
+            |machine: &super::machines::Machine| machine.pool == pool && machine.contact == Contact::Silent;
+        let found = self.machines.iter().find(|(_, machine)| silent(machine)).map(|(instance, _)| instance);
+        if let Some(instance) = found {
+            self.give_up(now, instance, out);
         }
     }
 

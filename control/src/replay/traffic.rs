@@ -177,20 +177,7 @@ impl Observer {
                     self.traffic.waits.push(record.waited.as_nanos());
                 }
             }
-            Effect::Launch { token, pool } => {
-                if self.machines.insert(*token, *pool).is_none() {
-                    if !step.plane.rules().joined.contains(pool) {
-                        self.launches.insert(*token, (*pool, step.now));
-                    }
-                    let pools = step.plane.rules().system.pools.len();
-                    self.counts.resize(pools, 0);
-                    self.traffic.peaks.resize(pools, 0);
-                    let count = &mut self.counts[pool.index()];
-                    *count += 1;
-                    let peak = &mut self.traffic.peaks[pool.index()];
-                    *peak = (*peak).max(*count);
-                }
-            }
+            Effect::Launch { token, pool } => self.launched(step, *token, *pool),
             Effect::InstanceEnded(row) => {
                 self.traffic.counts.instances_lost += u64::from(row.end == InstanceEnd::Interrupted);
                 let pools = &step.plane.rules().system.pools;
@@ -202,6 +189,23 @@ impl Observer {
             }
             _ => {}
         }
+    }
+
+    fn launched(&mut self, step: &Step<'_>, token: LaunchToken, pool: PoolId) {
+        // Orders are repeated after a restart.
+        if self.machines.insert(token, pool).is_some() {
+            return;
+        }
+        if !step.plane.rules().joined.contains(&pool) {
+            self.launches.insert(token, (pool, step.now));
+        }
+        let pools = step.plane.rules().system.pools.len();
+        self.counts.resize(pools, 0);
+        self.traffic.peaks.resize(pools, 0);
+        let count = &mut self.counts[pool.index()];
+        *count += 1;
+        let peak = &mut self.traffic.peaks[pool.index()];
+        *peak = (*peak).max(*count);
     }
 
     fn answered(&mut self, step: &Step<'_>, answer: &Answer) {

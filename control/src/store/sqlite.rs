@@ -106,7 +106,7 @@ impl SqliteStore {
             .connection
             .query_row("PRAGMA user_version", [], |row| row.get(0))
             .map_err(|error| read(&file, &error))?;
-        if found > FORMAT || found < 0 {
+        if !(0..=FORMAT).contains(&found) {
             return Err(StoreError::Format { place: file.display().to_string(), found, known: FORMAT });
         }
         for (step, sql) in MIGRATIONS.iter().enumerate().skip(found as usize) {

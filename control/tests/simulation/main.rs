@@ -12,6 +12,7 @@ mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use control::store::DiskFault;
 use world::{Outcome, World};
 
 /// Seeds that every run of the tests plays.
@@ -55,6 +56,48 @@ fn nothing_is_lost_or_done_twice_whatever_fails() {
     let total = total.into_inner().unwrap();
     println!("{total:#?}");
     assert!(total.accepted > 0 && total.crashes > 0 || story);
+}
+
+/// Histories that are crashed at each of their writes.
+const SHORT_HISTORIES: u64 = 1_000;
+
+#[test]
+fn a_crash_at_any_write_of_a_short_history_loses_nothing() {
+    let crashes = AtomicU64::new(0);
+    let asked = std::env::var("HEADROOM_SHORT").ok().and_then(|seed| seed.parse().ok());
+    let next = AtomicU64::new(asked.unwrap_or(0));
+    let end = asked.map_or(SHORT_HISTORIES, |seed| seed + 1);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        break;
+                    }
+                    let whole = World::short(seed, None).play();
+                    assert!(whole.accepted >= 2 && whole.crashes == 0, "seed {seed}");
+                    for at in 0..whole.appends {
+                        // Cut within the head, within the body, and after the last byte.
+                        let kept = [0, 7, 40, 120][(at % 4) as usize];
+                        let torn = World::short(seed, Some((at, DiskFault::Torn { kept }))).play();
+                        let unanswered = World::short(seed, Some((at, DiskFault::Unanswered))).play();
+                        for outcome in [torn, unanswered] {
+                            assert_eq!(outcome.crashes, 1, "seed {seed}, write {at}");
+                            // The answer to a durable submission may be what the crash took.
+                            let (promised, ended) = (outcome.accepted, outcome.done + outcome.expired);
+                            assert!(
+                                promised <= ended && ended <= promised + 1,
+                                "seed {seed}, write {at}: {outcome:?}"
+                            );
+                            crashes.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    println!("{} crashes in {SHORT_HISTORIES} histories", crashes.into_inner());
 }
 
 #[test]

@@ -84,6 +84,11 @@ description = "deadlines that bite"
 [[workload.source]]
 name = "users"
 arrivals = { kind = "constant", rate = "1/s" }
+class = "hurried"
+[[workload.class]]
+name = "hurried"
+deadline = "40s"
+expires = true
 [[pipeline.stage]]
 name = "render"
 pool = "gpu"

@@ -28,6 +28,8 @@ pub(crate) struct Worker {
     pub(crate) drains: bool,
     pub(crate) said_ready: bool,
     pub(crate) beat_at: Instant,
+    /// Nothing that it says on its connection arrives before this.
+    pub(crate) hello_at: Instant,
 }
 
 impl Worker {
@@ -47,6 +49,7 @@ impl Worker {
             drains: false,
             said_ready: false,
             beat_at: at,
+            hello_at: at,
         }
     }
 

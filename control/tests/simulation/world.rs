@@ -23,6 +23,9 @@ use super::worker::Worker;
 /// Faults stop here, and everything must come to rest by [`REST`].
 const CALM: Instant = Instant::from_nanos(600 * 1_000_000_000);
 
+/// The same in a short history.
+const CALM_SHORT: Instant = Instant::from_nanos(30 * 1_000_000_000);
+
 /// The end of the world.
 const REST: Instant = Instant::from_nanos(3 * 3600 * 1_000_000_000);
 
@@ -45,6 +48,7 @@ pub(crate) struct Outcome {
     pub(crate) interruptions: u64,
     pub(crate) images: u64,
     pub(crate) commands: u64,
+    pub(crate) appends: u64,
 }
 
 impl Outcome {
@@ -63,6 +67,7 @@ impl Outcome {
         self.interruptions += other.interruptions;
         self.images += other.images;
         self.commands += other.commands;
+        self.appends += other.appends;
     }
 }
 
@@ -132,6 +137,10 @@ pub(crate) struct World {
     jobs: u64,
     /// Nanoseconds that the plane's clock is behind the world's, after a jump.
     skew: u64,
+    seed: u64,
+    calm_from: Instant,
+    /// The append that goes wrong, and how.
+    fault_at: Option<(u64, DiskFault)>,
     /// Events to come that must happen before the world is at rest.
     unsettled: u64,
 }
@@ -183,6 +192,9 @@ impl World {
             outcome: Outcome::default(),
             jobs: 0,
             skew: 0,
+            seed,
+            calm_from: CALM,
+            fault_at: None,
             unsettled: 0,
         };
         world.jobs = 20 + world.below(60);
@@ -194,24 +206,50 @@ impl World {
             let at = world.within(580.0);
             world.at(at, Event::Fault);
         }
-        for index in 0..world.rules.joined.len() * 4 {
-            let at = world.within(10.0);
-            let pool = world.rules.system.pools[0].name.clone();
-            let slots = world.rules.system.pools[0].slots.iter().sum();
-            world.workers.push(Worker::new(format!("joined-{index}"), pool, slots, None, Instant::START));
-            world.at(at, Event::Connect(index));
-            world.at(at, Event::Step(index));
-        }
+        world.start_joined(4);
         world.at(Instant::START, Event::Restart);
         world.at(Instant::START, Event::Reconcile);
         world
+    }
+
+    /// A history of a few jobs on a plane that nothing befalls but one fault at append `at`, if any.
+    pub(crate) fn short(seed: u64, at: Option<(u64, DiskFault)>) -> Self {
+        let mut world = Self::new(seed, std::env::var_os("HEADROOM_STORY").is_some());
+        world.events.clear();
+        world.what.clear();
+        world.unsettled = 0;
+        world.calm_from = CALM_SHORT;
+        world.faults = false;
+        world.fault_at = at;
+        world.workers.clear();
+        for client in 0..2 + seed % 3 {
+            let at = world.within(5.0);
+            world.at(at, Event::Submit { client, again: 0 });
+        }
+        world.start_joined(2);
+        world.at(Instant::START, Event::Restart);
+        world.at(Instant::START, Event::Reconcile);
+        world
+    }
+
+    fn start_joined(&mut self, count: usize) {
+        for index in 0..self.rules.joined.len() * count {
+            let at = self.within(10.0);
+            let pool = &self.rules.system.pools[0];
+            let slots = pool.slots.iter().sum();
+            let worker =
+                Worker::new(format!("joined-{index}"), pool.name.clone(), slots, None, Instant::START);
+            self.workers.push(worker);
+            self.at(at, Event::Connect(index));
+            self.at(at, Event::Step(index));
+        }
     }
 
     /// Plays it to the end.
     pub(crate) fn play(mut self) -> Outcome {
         let mut calm = false;
         while let Some(std::cmp::Reverse((at, sequence))) = self.events.pop() {
-            if at > CALM && !calm {
+            if at > self.calm_from && !calm {
                 calm = true;
                 self.faults = false;
                 self.tell(|| "from here on nothing fails".to_owned());
@@ -238,10 +276,16 @@ impl World {
     }
 
     fn finish(mut self) -> Outcome {
-        self.reconcile();
-        let mut engine = self.engine.take().expect("a calm world has its plane");
+        let engine = self.engine.as_mut().expect("a calm world has its plane");
         engine.commit(&mut Vec::new()).unwrap();
-        assert_eq!(engine.plane().jobs_in_system(), 0, "jobs are still in the system at rest");
+        self.reconcile();
+        let engine = self.engine.take().expect("it was there");
+        assert_eq!(
+            engine.plane().jobs_in_system(),
+            0,
+            "seed {}: jobs are still in the system at rest",
+            self.seed
+        );
         engine.plane().dispatcher().check().unwrap();
         let mut archive = engine.store().archive();
         for bytes in archive.latest(None, usize::MAX).unwrap() {
@@ -252,7 +296,11 @@ impl World {
         // The provider's machines are the plane's, but for those that the next reconciliation will find.
         let known: BTreeSet<LaunchToken> = engine.plane().tokens().into_iter().collect();
         for token in self.cloud.running() {
-            assert!(known.contains(&token), "machine {token} runs and the plane does not know it");
+            assert!(
+                known.contains(&token),
+                "seed {}: machine {token} runs and the plane does not know it",
+                self.seed
+            );
         }
         // What is on disk gives the same plane again.
         let image = canonical(engine.plane());
@@ -260,6 +308,7 @@ impl World {
         let (again, _, _) = fold(&mut store, self.rules.clone()).unwrap();
         assert!(canonical(&again) == image, "replay gives another plane");
         self.outcome.commands = engine.next() - 1;
+        self.outcome.appends = self.disk.appends();
         self.outcome.accepted = self.judge.accepted;
         self.outcome.stale_results = self.judge.stale;
         self.outcome.launches = self.cloud.launches;
@@ -428,6 +477,12 @@ impl World {
             engine.apply(now, Command::Tick);
         }
         let mut effects = Vec::new();
+        if let Some((at, fault)) = self.fault_at
+            && engine.pending() > 0
+            && self.disk.appends() == at
+        {
+            self.disk.fail_next(fault);
+        }
         match engine.commit(&mut effects) {
             Ok(()) => {}
             Err(StoreError::Full { .. }) => {
@@ -522,7 +577,7 @@ impl World {
 
     fn answered(&mut self, client: u64, again: u8, answer: Answer) {
         match answer {
-            Answer::Accepted(job) if self.often(0.08) => {
+            Answer::Accepted(job) if self.faults && self.often(0.08) => {
                 let at = self.within(30.0);
                 self.at(at, Event::Cancel(job));
             }
@@ -745,11 +800,16 @@ impl World {
             FromWorker::Leaving => Command::Leaving { session },
             FromWorker::Progress { .. } => return,
         };
+        // A connection keeps the order of its first words at least; whatever follows may be doubled and overtaken.
+        let hello_at = self.workers[index].hello_at;
         if self.faults && !is_hello && self.often(0.03) {
-            let at = self.way();
+            let at = self.way().max(hello_at);
             self.at(at, Event::Arrive { incarnation: Some(self.incarnation), command: command.clone() });
         }
-        let at = self.way();
+        let at = self.way().max(hello_at);
+        if is_hello {
+            self.workers[index].hello_at = at + Duration::from_nanos(1);
+        }
         self.at(at, Event::Arrive { incarnation: Some(self.incarnation), command });
     }
 

@@ -6,6 +6,7 @@ mod house;
 mod interruption;
 mod pictures;
 mod raw;
+mod secure;
 mod survival;
 mod throughput;
 mod trust;
