@@ -9,7 +9,7 @@ use crate::commands::{
     compare, completions, plan, prices, profile, schema, simulate, trace, train, validate, worker,
 };
 #[cfg(feature = "live")]
-use crate::commands::{keys, serve};
+use crate::commands::{fidelity, keys, rehearse, replay, serve};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::screen::Screen;
@@ -102,6 +102,18 @@ enum Command {
     #[cfg(feature = "live")]
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Try a scenario out on a live plane with played machines, beside its plan.
+    #[cfg(feature = "live")]
+    #[command(after_long_help = rehearse::EXAMPLES)]
+    Rehearse(rehearse::RehearseArgs),
+    /// Fold a plane's journal again: the same decisions, or another policy's.
+    #[cfg(feature = "live")]
+    #[command(after_long_help = replay::EXAMPLES)]
+    Replay(replay::ReplayArgs),
+    /// Compare a live day with its simulation.
+    #[cfg(feature = "live")]
+    #[command(after_long_help = fidelity::EXAMPLES)]
+    Fidelity(fidelity::FidelityArgs),
     /// Print the JSON Schema of scenario files.
     #[command(after_long_help = schema::EXAMPLES)]
     Schema,
@@ -145,6 +157,11 @@ fn dispatch(command: &Command, screen: &Screen) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args, screen),
         #[cfg(feature = "live")]
         Command::Keys(command) => keys::run(command, screen),
+        Command::Rehearse(args) => rehearse::run(args, screen),
+        #[cfg(feature = "live")]
+        Command::Replay(args) => replay::run(args, screen),
+        #[cfg(feature = "live")]
+        Command::Fidelity(args) => fidelity::run(args, screen),
         Command::Schema => schema::run(screen),
         Command::Completions(args) => completions::run(args, screen),
     }

@@ -88,6 +88,7 @@ async fn serve(folder: &str, address: &str) {
         shard: 0,
         joined: vec!["own".to_owned()],
         fleet: FleetSettings::default(),
+        text: None,
     };
     let providers = |_: &control::plane::Rules, _, _| {
         let manual: Arc<dyn Provider> = Arc::new(Manual);

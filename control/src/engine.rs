@@ -5,6 +5,7 @@ use policy::units::Instant;
 use crate::clock::resumed;
 use crate::command::Command;
 use crate::effect::{Effect, JobRecord};
+use crate::journal::{Seal, Sealer};
 use crate::number::JobNumber;
 use crate::plane::{ImageError, Plane, PlaneImage, Rules};
 use crate::store::{Batch, Recovered, Store, StoreError};
@@ -49,6 +50,8 @@ pub struct Engine<S> {
     store: S,
     batch: Batch,
     effects: Vec<Effect>,
+    /// What followed from the batch.
+    sealer: Sealer,
     next: u64,
     commands_since_image: u64,
     bytes_since_image: u64,
@@ -86,6 +89,7 @@ impl<S: Store> Engine<S> {
             store,
             batch: Batch { first: next, ..Batch::default() },
             effects: Vec::new(),
+            sealer: Sealer::default(),
             next,
             recovery,
         };
@@ -97,10 +101,12 @@ impl<S: Store> Engine<S> {
     pub fn apply(&mut self, now: Instant, command: Command) {
         let now = now.max(self.plane.last());
         encode(&mut self.batch.body, now, &command);
+        let index = self.batch.count;
         self.batch.count += 1;
         let from = self.effects.len();
         self.plane.apply(now, command, &mut self.effects);
         for effect in &self.effects[from..] {
+            self.sealer.note(index, effect);
             if let Effect::Ended(record) = effect {
                 self.batch.ended.push((record.job, encode_record(record)));
             }
@@ -116,7 +122,13 @@ impl<S: Store> Engine<S> {
         if self.batch.count == 0 {
             return Ok(());
         }
-        self.store.append(&self.batch)?;
+        let bare = self.batch.body.len();
+        self.sealer.seal().append_to(&mut self.batch.body);
+        if let Err(error) = self.store.append(&self.batch) {
+            self.batch.body.truncate(bare);
+            return Err(error);
+        }
+        self.sealer.reset();
         self.next += self.batch.count;
         self.commands_since_image += self.batch.count;
         self.bytes_since_image += self.batch.body.len() as u64;
@@ -284,12 +296,18 @@ fn encode(body: &mut Vec<u8>, now: Instant, command: &Command) {
 /// The commands of a batch, with their times.
 pub struct Commands<'a> {
     body: &'a [u8],
+    seal: Option<Seal>,
 }
 
 impl<'a> Commands<'a> {
     /// Reads the body of a batch.
     pub fn new(body: &'a [u8]) -> Self {
-        Self { body }
+        Self { body, seal: None }
+    }
+
+    /// What followed from the batch, once all commands are taken; none in journals from before there were seals.
+    pub fn into_seal(self) -> Option<Seal> {
+        self.seal
     }
 }
 
@@ -299,6 +317,11 @@ impl Iterator for Commands<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         if self.body.is_empty() {
             return None;
+        }
+        if let Some(seal) = Seal::at_start(self.body) {
+            self.body = &[];
+            self.seal = seal;
+            return if self.seal.is_some() { None } else { Some(Err(unreadable())) };
         }
         let mut read = || {
             let (head, rest) = self.body.split_at_checked(4)?;
@@ -310,12 +333,13 @@ impl Iterator for Commands<'_> {
         let read = read();
         Some(read.ok_or_else(|| {
             self.body = &[];
-            StoreError::Damaged {
-                place: "the journal".to_owned(),
-                what: "a command cannot be read".to_owned(),
-            }
+            unreadable()
         }))
     }
+}
+
+fn unreadable() -> StoreError {
+    StoreError::Damaged { place: "the journal".to_owned(), what: "a command cannot be read".to_owned() }
 }
 
 /// Encodes an ended job for the store.

@@ -21,6 +21,7 @@ use crate::engine::{Engine, OpenError, Recovery};
 use crate::fleet::{Fleet, FleetSettings, News, Provider};
 use crate::ha::Seat;
 use crate::objects::{ObjectSettings, Objects, PlaceError};
+use crate::journal::{ScenarioText, Start, StartsError, note_start};
 use crate::plane::{Patience, Rules, RulesError};
 use crate::shell::{self, Handle, Outlets, Stopped};
 use crate::store::{SqliteStore, Store, StoreError};
@@ -52,6 +53,8 @@ pub struct ServiceSettings {
     pub webhooks: WebhookSettings,
     /// How objects are kept.
     pub objects: ObjectSettings,
+    /// The scenario as text, kept beside the journal so that it can be replayed; without it nothing is kept.
+    pub text: Option<ScenarioText>,
 }
 
 /// A plane that cannot start.
@@ -69,6 +72,9 @@ pub enum ServiceError {
     /// The journal.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The file of starts.
+    #[error(transparent)]
+    Starts(#[from] StartsError),
     /// The file of keys.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
@@ -166,6 +172,10 @@ impl Service {
             error: std::io::Error::other(error),
         })??;
         let recovery = engine.recovery();
+        if let Some(text) = &settings.text {
+            let plane = engine.plane();
+            note_start(&settings.folder, &Start::of(plane.epoch(), unix_ms(), plane.rules(), text))?;
+        }
         let rules = engine.plane().rules().clone();
         let own_token = join_token(&rules);
         let root = rules.secret;

@@ -1,9 +1,15 @@
 //! The commands, one file each, and what several of them need.
 
 pub(crate) mod animator;
+#[cfg(feature = "live")]
+mod beside;
 pub(crate) mod compare;
 pub(crate) mod completions;
+#[cfg(feature = "live")]
+mod day;
 pub(crate) mod device;
+#[cfg(feature = "live")]
+pub(crate) mod fidelity;
 pub(crate) mod inputs;
 #[cfg(feature = "live")]
 pub(crate) mod keys;
@@ -12,8 +18,16 @@ mod overrides;
 pub(crate) mod parquet_rows;
 pub(crate) mod plan;
 mod price_update;
+#[cfg(feature = "live")]
+mod played;
 pub(crate) mod prices;
 pub(crate) mod profile;
+#[cfg(feature = "live")]
+pub(crate) mod rehearse;
+#[cfg(feature = "live")]
+mod rehearse_remote;
+#[cfg(feature = "live")]
+pub(crate) mod replay;
 pub(crate) mod result_folder;
 pub(crate) mod run_args;
 pub(crate) mod schema;

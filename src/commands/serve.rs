@@ -10,6 +10,7 @@ use control::fleet::{
     FleetSettings, ManualProvider, News, ProcessProvider, ProcessSettings, Provider, SpendLimits,
 };
 use control::objects::{ObjectSettings, Place};
+use control::journal::ScenarioText;
 use control::plane::{Patience, Rules};
 use control::service::{End, Service, ServiceError, ServiceSettings, join_token};
 use control::webhook::WebhookSettings;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use super::inputs::load_scenario;
 use super::run_args::OverrideArgs;
 use super::serve_several::{self, SeveralArgs};
+use super::simulate::with_whole_paths;
 use crate::failure::{Failure, Status};
 use crate::interrupt;
 use crate::screen::Screen;
@@ -140,7 +142,7 @@ pub(crate) fn run(args: &ServeArgs, screen: &Screen) -> Result<(), Failure> {
     let loaded = load_scenario(&args.file, &args.overrides, screen)?;
     let kinds = kinds(args, &loaded.scenario.system)?;
     start_log(args.log);
-    let settings = settings(args, &loaded.scenario.system, &kinds);
+    let settings = settings(args, &loaded, &kinds);
     let (asked, mut wants_end) = watch::channel(false);
     interrupt::ask_instead(move || {
         let _ = asked.send_replace(true);
@@ -219,7 +221,8 @@ fn kinds(args: &ServeArgs, system: &policy::model::System) -> Result<Vec<Provide
     Ok(kinds)
 }
 
-fn settings(args: &ServeArgs, system: &policy::model::System, kinds: &[ProviderKind]) -> ServiceSettings {
+fn settings(args: &ServeArgs, loaded: &scenarios::Loaded, kinds: &[ProviderKind]) -> ServiceSettings {
+    let system = &loaded.scenario.system;
     let tls = args.tls_cert.clone().zip(args.tls_key.clone());
     let joined = system.pools.iter().zip(kinds).filter(|(_, kind)| **kind == ProviderKind::Manual);
     ServiceSettings {
@@ -238,6 +241,7 @@ fn settings(args: &ServeArgs, system: &policy::model::System, kinds: &[ProviderK
         public_url: args.public_url.clone(),
         webhooks: WebhookSettings { allow_private: args.webhook_private, ..WebhookSettings::default() },
         objects: objects(args),
+        text: Some(ScenarioText { toml: with_whole_paths(&loaded.resolved_toml, &args.file), compress: 1.0 }),
     }
 }
 

@@ -137,7 +137,7 @@ pub(crate) fn finish(folder: ResultFolder, place: Option<&Path>, screen: &Screen
 }
 
 /// The resolved scenario with the files that it names relative to `file` named whole: it is read elsewhere.
-fn with_whole_paths(resolved: &str, file: &Path) -> String {
+pub(crate) fn with_whole_paths(resolved: &str, file: &Path) -> String {
     let folder = file.parent().and_then(|folder| std::path::absolute(folder).ok()).unwrap_or_default();
     let folder =
         if folder.as_os_str().is_empty() { std::env::current_dir().unwrap_or_default() } else { folder };

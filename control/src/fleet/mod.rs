@@ -9,11 +9,13 @@ mod guard;
 mod manual;
 mod process;
 mod reconcile;
+mod rehearsal;
 
 pub use driver::{Fleet, FleetSettings};
 pub use guard::SpendLimits;
 pub use manual::ManualProvider;
 pub use process::{LAUNCH_VARIABLE, ProcessProvider, ProcessSettings};
+pub use rehearsal::{Fate, Fates, Loss, Rehearsal};
 
 use std::future::Future;
 use std::pin::Pin;

@@ -28,11 +28,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
 use policy::dispatch::{CancelScope, Dispatcher, Input, Output, Totals};
-use policy::model::{InstanceId, PoolId, SystemError};
+use policy::model::{InstanceId, Lease, PoolId, SystemError};
 use policy::units::random::Stream;
 use policy::units::{Duration, Instant, UsdPerHour};
 
-use crate::command::{Command, LaunchToken};
+use crate::command::{Command, LaunchToken, SessionId};
 use crate::effect::{Answer, Effect, JobView, Refusal, WebhookTask};
 use crate::number::JobNumber;
 use crate::submission::{Submission, TenantId};
@@ -286,6 +286,18 @@ impl Plane {
     /// Spent per hour now.
     pub fn burn(&self) -> policy::units::Usd {
         self.money.burn(&self.machines)
+    }
+
+    /// The lease in force on a job, the pool of the machine that has it, and the quality it is worked on at.
+    pub fn work_on(&self, job: JobNumber) -> Option<(Lease, PoolId, u16)> {
+        let job = self.jobs.get(job)?;
+        let (lease, instance) = job.held?;
+        Some((lease, self.machines.get(instance)?.pool, job.quality))
+    }
+
+    /// The launch that the worker of a connection belongs to.
+    pub fn launch_of(&self, session: SessionId) -> Option<LaunchToken> {
+        Some(self.machines.get(self.machines.by_session(session)?)?.token)
     }
 
     /// Every launch whose machine is needed, or whose end is not confirmed.

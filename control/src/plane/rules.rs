@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use policy::model::{Billing, CapacityType, PoolId, System};
 use policy::units::Duration;
 use scenarios::scenario::Scenario;
+use serde::{Deserialize, Serialize};
 
 /// How patient a plane is, and how much it holds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Patience {
     /// Jobs in the system at most; beyond, submissions are turned away.
     pub jobs_max: u32,

@@ -123,8 +123,9 @@ impl Store for DiskStore {
     }
 
     fn history(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        let content = self.disk.content();
-        for frame in frames(&content.log) {
+        // A copy: who visits may look into the archive.
+        let log = self.disk.content().log.clone();
+        for frame in frames(&log) {
             visit(Recovered::Batch { first: frame.first, count: frame.count, body: frame.body.to_vec() })?;
         }
         Ok(())

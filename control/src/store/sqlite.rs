@@ -33,8 +33,8 @@ pub struct SqliteStore {
     connection: Connection,
     file: PathBuf,
     secret: [u8; 32],
-    /// Held as long as the plane lives: one plane per folder.
-    _lock: File,
+    /// Held as long as the plane lives: one plane per folder. None where the journal is only read.
+    _lock: Option<File>,
 }
 
 impl SqliteStore {
@@ -65,10 +65,39 @@ impl SqliteStore {
              PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA cache_size = -16384;"
         );
         connection.execute_batch(&tune).map_err(|error| read(&file, &error))?;
-        let mut store = Self { connection, file, secret: [0; 32], _lock: lock };
+        let mut store = Self { connection, file, secret: [0; 32], _lock: Some(lock) };
         store.migrate()?;
         store.secret = store.read_secret()?;
         Ok(store)
+    }
+
+    /// Opens the journal in `folder`, or the file itself, to be read beside a plane that may be writing it. What it gives
+    /// is the journal at one moment; nothing can be appended.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] where there is none, [`StoreError::Format`] for another release's, or
+    /// [`StoreError::Damaged`].
+    pub fn read(folder: &Path) -> Result<Self, StoreError> {
+        let file = if folder.is_dir() { folder.join("journal.sqlite") } else { folder.to_owned() };
+        let place = file.display().to_string();
+        if !file.is_file() {
+            return Err(StoreError::Failed { place, what: "there is no such file".to_owned() });
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&file, flags).map_err(|error| read(&file, &error))?;
+        connection.execute_batch("PRAGMA busy_timeout = 5000").map_err(|error| read(&file, &error))?;
+        let found: i64 = connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(|error| read(&file, &error))?;
+        if found != FORMAT {
+            return Err(StoreError::Format { place, found, known: FORMAT });
+        }
+        let secret: Vec<u8> = connection
+            .query_row("SELECT value FROM meta WHERE name = 'secret'", [], |row| row.get(0))
+            .map_err(|error| read(&file, &error))?;
+        let damaged = StoreError::Damaged { place, what: "its secret has a wrong length".to_owned() };
+        let secret = secret.try_into().map_err(|_| damaged)?;
+        Ok(Self { connection, file, secret, _lock: None })
     }
 
     fn migrate(&mut self) -> Result<(), StoreError> {
@@ -77,7 +106,7 @@ impl SqliteStore {
             .connection
             .query_row("PRAGMA user_version", [], |row| row.get(0))
             .map_err(|error| read(&file, &error))?;
-        if found > FORMAT || found < 0 {
+        if !(0..=FORMAT).contains(&found) {
             return Err(StoreError::Format { place: file.display().to_string(), found, known: FORMAT });
         }
         for (step, sql) in MIGRATIONS.iter().enumerate().skip(found as usize) {

@@ -1,5 +1,6 @@
 //! A scenario after resolution: typed, checked, complete. Only `resolve` makes one; nothing downstream reads TOML.
 
+mod compressed;
 mod fleet;
 mod law;
 mod run;
@@ -9,6 +10,7 @@ mod workload;
 
 use policy::model::{Objective, System};
 
+pub use compressed::compressed;
 pub use fleet::{AvailabilityTrace, Interruption, Launch, PoolWorld, Shock, Startup};
 pub use law::{Law, LawError};
 pub use run::{PlanSearch, Precision, Run, Window};

@@ -14,17 +14,17 @@ use crate::kernel::Sampler;
 
 /// How a launch will go, in nanoseconds from the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LaunchPlan {
+pub enum LaunchPlan {
     Refused { after: u64 },
     Starts { booted: u64, ready: u64, lost: Option<Loss> },
 }
 
 /// How an instance will be taken, in nanoseconds from the launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Loss {
-    pub(crate) after: u64,
+pub struct Loss {
+    pub after: u64,
     /// Zero when no warning comes.
-    pub(crate) notice: u64,
+    pub notice: u64,
 }
 
 struct PoolMarket {
@@ -59,7 +59,7 @@ struct Machine {
 }
 
 /// The fleet's world.
-pub(crate) struct FleetWorld {
+pub struct FleetWorld {
     pools: Vec<PoolMarket>,
     machines: Vec<Machine>,
     /// Shock groups: name, events per nanosecond, stream, shocks drawn.
@@ -67,7 +67,7 @@ pub(crate) struct FleetWorld {
 }
 
 impl FleetWorld {
-    pub(crate) fn new(scenario: &Scenario, inputs: &Inputs, replication: u64) -> Self {
+    pub fn new(scenario: &Scenario, inputs: &Inputs, replication: u64) -> Self {
         let mut groups: Vec<(String, f64, Stream, u64)> = Vec::new();
         let mut pools = Vec::new();
         for (index, world) in scenario.pools.iter().enumerate() {
@@ -119,7 +119,7 @@ impl FleetWorld {
     }
 
     /// Decides how a launch goes. `initial` ones are there at time zero.
-    pub(crate) fn launch(&mut self, now: Instant, id: InstanceId, pool: PoolId, initial: bool) -> LaunchPlan {
+    pub fn launch(&mut self, now: Instant, id: InstanceId, pool: PoolId, initial: bool) -> LaunchPlan {
         let market = &mut self.pools[pool.index()];
         market.launches += 1;
         let draw = market.launches;
@@ -158,7 +158,7 @@ impl FleetWorld {
     }
 
     /// The instance is gone; events of its epoch are void from now on.
-    pub(crate) fn gone(&mut self, id: InstanceId, pool: PoolId) {
+    pub fn gone(&mut self, id: InstanceId, pool: PoolId) {
         let machine = &mut self.machines[id.index()];
         machine.epoch = machine.epoch.wrapping_add(1);
         let place = machine.place as usize;
@@ -174,25 +174,25 @@ impl FleetWorld {
         market.warm_left = (market.warm_left + 1).min(market.warm_count);
     }
 
-    pub(crate) fn epoch(&self, id: InstanceId) -> u32 {
+    pub fn epoch(&self, id: InstanceId) -> u32 {
         self.machines[id.index()].epoch
     }
 
     /// Marks an instance as being taken; false when it already was.
-    pub(crate) fn doom(&mut self, id: InstanceId) -> bool {
+    pub fn doom(&mut self, id: InstanceId) -> bool {
         !std::mem::replace(&mut self.machines[id.index()].doomed, true)
     }
 
-    pub(crate) fn peak(&self, pool: PoolId) -> u32 {
+    pub fn peak(&self, pool: PoolId) -> u32 {
         self.pools[pool.index()].peak
     }
 
-    pub(crate) fn shock_groups(&self) -> usize {
+    pub fn shock_groups(&self) -> usize {
         self.groups.len()
     }
 
     /// Time from one shock of a group to the next; `None` when there are none.
-    pub(crate) fn next_shock(&mut self, group: usize) -> Option<u64> {
+    pub fn next_shock(&mut self, group: usize) -> Option<u64> {
         let (_, rate, chance, drawn) = &mut self.groups[group];
         if *rate <= 0.0 {
             return None;
@@ -202,7 +202,7 @@ impl FleetWorld {
     }
 
     /// The instances that a shock takes now: instance, pool and notice.
-    pub(crate) fn shock(&mut self, now: Instant, group: usize) -> Vec<(InstanceId, PoolId, u64)> {
+    pub fn shock(&mut self, now: Instant, group: usize) -> Vec<(InstanceId, PoolId, u64)> {
         let (name, _, chance, number) = &self.groups[group];
         let mut taken = Vec::new();
         for (index, market) in self.pools.iter_mut().enumerate() {
@@ -219,7 +219,7 @@ impl FleetWorld {
     }
 
     /// Times at which a pool's availability changes, from now on: the first one after `now`.
-    pub(crate) fn next_change(&self, now: u64, pool: PoolId) -> Option<u64> {
+    pub fn next_change(&self, now: u64, pool: PoolId) -> Option<u64> {
         let (availability, _, start) = self.pools[pool.index()].trace.as_ref()?;
         let gap = availability.gap_ns.max(1);
         let mut tick = (now + start) / gap + 1;
@@ -234,7 +234,7 @@ impl FleetWorld {
     }
 
     /// Sets the ceiling of a pool to the trace's value; returns the instances above it, newest first, and the notice.
-    pub(crate) fn change(&mut self, now: u64, pool: PoolId) -> (Vec<InstanceId>, u64) {
+    pub fn change(&mut self, now: u64, pool: PoolId) -> (Vec<InstanceId>, u64) {
         let market = &mut self.pools[pool.index()];
         market.set_ceiling(now);
         let machines = &self.machines;
@@ -247,7 +247,7 @@ impl FleetWorld {
     }
 
     /// Price-seconds of stopped, prepared instances are charged for the whole run.
-    pub(crate) fn warm_count(&self, pool: PoolId) -> u32 {
+    pub fn warm_count(&self, pool: PoolId) -> u32 {
         self.pools[pool.index()].warm_count
     }
 }

@@ -9,7 +9,8 @@ mod pipeline;
 mod storage;
 
 pub(crate) use clients::{ReaskTable, Reasking};
-pub(crate) use fleet::{FleetWorld, LaunchPlan, warm_time};
+pub(crate) use fleet::warm_time;
+pub use fleet::{FleetWorld, LaunchPlan, Loss};
 pub(crate) use pipeline::{Pipeline, WorkKind};
 pub(crate) use storage::StorageWorld;
 pub use storage::TierUse;

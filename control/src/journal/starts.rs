@@ -1,0 +1,188 @@
+//! Under which scenario and settings each plane of a journal ran: `starts.jsonl` in the data folder, one line per start.
+//! A journal holds what happened; this says to what.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use scenarios::scenario::compressed;
+
+use crate::plane::{Patience, Rules, RulesError};
+
+/// Name of the file.
+const FILE: &str = "starts.jsonl";
+
+/// A scenario that a plane serves, as text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScenarioText {
+    /// Whole TOML: nothing is extended.
+    pub toml: String,
+    /// So many times as fast as the text it runs: 1 but in rehearsals.
+    pub compress: f64,
+}
+
+/// One start of a plane.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// Which plane's turn it was.
+    pub epoch: u64,
+    /// Unix time, milliseconds.
+    pub unix_ms: u64,
+    /// Digest of the scenario's text.
+    pub scenario_sha256: String,
+    /// Its name.
+    pub name: String,
+    /// The whole scenario, TOML.
+    pub scenario: String,
+    /// So many times as fast as its text it ran: 1 but in rehearsals.
+    pub compress: f64,
+    /// Which shard's jobs it took.
+    pub shard: u16,
+    /// Pools whose workers joined by themselves.
+    pub joined: Vec<String>,
+    /// Limits and times.
+    pub patience: Patience,
+}
+
+/// Starts that cannot be read or used.
+#[derive(Debug, thiserror::Error)]
+pub enum StartsError {
+    /// The file.
+    #[error("{path}: {error}")]
+    Io { path: PathBuf, error: std::io::Error },
+    /// A line is none of this program's.
+    #[error("{path} line {line} cannot be read: {why}")]
+    Line { path: PathBuf, line: usize, why: String },
+    /// The scenario that was served does not load any more.
+    #[error("the scenario that plane {epoch} served cannot be loaded: {why}")]
+    Scenario { epoch: u64, why: String },
+    /// It cannot be run.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+}
+
+impl Start {
+    /// The start of a plane under `rules`, which are those of `text`.
+    pub fn of(epoch: u64, unix_ms: u64, rules: &Rules, text: &ScenarioText) -> Self {
+        let name = |pool: &policy::model::PoolId| rules.system.pools[pool.index()].name.clone();
+        Self {
+            epoch,
+            unix_ms,
+            scenario_sha256: rules.digest.clone(),
+            name: rules.name.clone(),
+            scenario: text.toml.clone(),
+            compress: text.compress,
+            shard: rules.shard,
+            joined: rules.joined.iter().map(name).collect(),
+            patience: rules.patience.clone(),
+        }
+    }
+
+    /// The rules that the plane had; the secret is the store's.
+    ///
+    /// # Errors
+    /// [`StartsError::Scenario`] or [`StartsError::Rules`].
+    pub fn rules(&self, secret: [u8; 32]) -> Result<Rules, StartsError> {
+        let loaded = scenarios::load_str(&self.name, &self.scenario, Path::new("/"), &[]);
+        let loaded = loaded.map_err(|errors| {
+            let why = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            StartsError::Scenario { epoch: self.epoch, why }
+        })?;
+        let scenario = compressed(loaded.scenario, self.compress);
+        let mut rules = Rules::new(&scenario, self.shard, secret, self.patience.clone())?;
+        rules.joined = self.joined.iter().filter_map(|name| rules.pool(name)).collect();
+        Ok(rules)
+    }
+}
+
+/// Adds a start to the data folder, durably, before the plane does anything.
+///
+/// # Errors
+/// [`StartsError::Io`].
+pub fn note_start(folder: &Path, start: &Start) -> Result<(), StartsError> {
+    let path = folder.join(FILE);
+    let write = || {
+        let mut line = serde_json::to_vec(start).map_err(std::io::Error::other)?;
+        line.push(b'\n');
+        let mut file = std::fs::File::options().create(true).append(true).open(&path)?;
+        file.write_all(&line)?;
+        file.sync_data()
+    };
+    write().map_err(|error| StartsError::Io { path: path.clone(), error })
+}
+
+/// The starts of the journal in `folder`, by epoch; none where they were not noted. Of two with one epoch the later
+/// counts: the first plane died before its first commit.
+///
+/// # Errors
+/// [`StartsError::Io`] or [`StartsError::Line`].
+pub fn read_starts(folder: &Path) -> Result<Vec<Start>, StartsError> {
+    let path = folder.join(FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(StartsError::Io { path, error }),
+    };
+    let mut starts: Vec<Start> = Vec::new();
+    let count = text.lines().count();
+    for (index, line) in text.lines().enumerate() {
+        match serde_json::from_str::<Start>(line) {
+            Ok(start) => {
+                starts.retain(|known| known.epoch < start.epoch);
+                starts.push(start);
+            }
+            // A crash may leave the last line torn; that plane never began.
+            Err(_) if index + 1 == count && !text.ends_with('\n') => {}
+            Err(error) => {
+                return Err(StartsError::Line { path, line: index + 1, why: error.to_string() });
+            }
+        }
+    }
+    Ok(starts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCENARIO: &str = r#"
+[[workload.source]]
+name = "users"
+arrivals = { kind = "constant", rate = "1/s" }
+[[pipeline.stage]]
+name = "render"
+pool = "own"
+time = "1s"
+[fleet.pool.own]
+price = "1 USD/h"
+count = 2
+"#;
+
+    fn start(epoch: u64) -> Start {
+        let loaded = scenarios::load_str("t", SCENARIO, Path::new("/"), &[]).unwrap();
+        let scenario = compressed(loaded.scenario, 4.0);
+        let mut rules = Rules::new(&scenario, 3, [1; 32], Patience::default()).unwrap();
+        rules.joined.insert(rules.pool("own").unwrap());
+        let text = ScenarioText { toml: loaded.resolved_toml, compress: 4.0 };
+        let start = Start::of(epoch, 99, &rules, &text);
+        assert_eq!(start.rules([1; 32]).unwrap(), rules, "a start gives its rules back");
+        start
+    }
+
+    #[test]
+    fn starts_are_read_as_they_were_noted_and_a_torn_last_line_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read_starts(folder.path()).unwrap().is_empty());
+        for epoch in [1, 2, 2, 5] {
+            note_start(folder.path(), &start(epoch)).unwrap();
+        }
+        let path = folder.path().join(FILE);
+        let text = std::fs::read_to_string(&path).unwrap() + "{\"epoch\": 6, \"unix";
+        std::fs::write(&path, &text).unwrap();
+        let epochs: Vec<u64> = read_starts(folder.path()).unwrap().iter().map(|start| start.epoch).collect();
+        assert_eq!(epochs, [1, 2, 5]);
+        std::fs::write(&path, text.replace("}\n", "\n")).unwrap();
+        assert!(matches!(read_starts(folder.path()), Err(StartsError::Line { line: 1, .. })));
+    }
+}
