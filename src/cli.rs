@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::run_args::{CompareArgs, PlanArgs, SimulateArgs};
-#[cfg(feature = "live")]
-use crate::commands::{fidelity, rehearse, replay, serve};
 use crate::commands::{
     compare, completions, plan, prices, profile, schema, simulate, trace, train, validate, worker,
 };
+#[cfg(feature = "live")]
+use crate::commands::{fidelity, keys, rehearse, replay, serve};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::screen::Screen;
@@ -21,6 +21,7 @@ Exit codes:
   2    wrong use of the command line
   3    invalid input: a scenario, a trace or a name
   4    the objective or the budget is not met
+  5    the device of a worker has failed: only a new process helps
   130  interrupted
 
 Results go to stdout, everything else to stderr. Colours are off where NO_COLOR is set or TERM is dumb.";
@@ -97,6 +98,10 @@ enum Command {
     #[cfg(feature = "live")]
     #[command(after_long_help = serve::EXAMPLES)]
     Serve(serve::ServeArgs),
+    /// Make, show and revoke the keys of the job API.
+    #[cfg(feature = "live")]
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Try a scenario out on a live plane with played machines, beside its plan.
     #[cfg(feature = "live")]
     #[command(after_long_help = rehearse::EXAMPLES)]
@@ -151,6 +156,7 @@ fn dispatch(command: &Command, screen: &Screen) -> Result<(), Failure> {
         #[cfg(feature = "live")]
         Command::Serve(args) => serve::run(args, screen),
         #[cfg(feature = "live")]
+        Command::Keys(command) => keys::run(command, screen),
         Command::Rehearse(args) => rehearse::run(args, screen),
         #[cfg(feature = "live")]
         Command::Replay(args) => replay::run(args, screen),

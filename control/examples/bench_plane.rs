@@ -77,6 +77,9 @@ fn main() {
 async fn serve(folder: &str, address: &str) {
     let loaded = scenarios::load_str("bench", SCENARIO, std::path::Path::new("."), &[]).expect("a scenario");
     let settings = ServiceSettings {
+        public_url: None,
+        webhooks: control::webhook::WebhookSettings::default(),
+        objects: control::objects::ObjectSettings::default(),
         folder: folder.into(),
         listen: address.parse().expect("an address"),
         tls: None,

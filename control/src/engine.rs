@@ -68,7 +68,17 @@ impl<S: Store> Engine<S> {
     /// [`OpenError`].
     pub fn open(mut store: S, mut rules: Rules, unix_ms: u64) -> Result<Self, OpenError> {
         rules.secret = store.secret();
-        let (plane, next, recovery) = fold(&mut store, rules)?;
+        let mut fold = Fold::new(rules);
+        fold.recover(&mut store)?;
+        Self::resume(store, fold, unix_ms)
+    }
+
+    /// Takes over as the next epoch where `fold` of the same store ended, which must be all of its journal.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn resume(store: S, fold: Fold, unix_ms: u64) -> Result<Self, OpenError> {
+        let (plane, next, recovery) = fold.finish()?;
         let epoch = plane.epoch() + 1;
         // The clock goes on by the time that passed on the wall.
         let now = resumed(recovery.last, recovery.last_unix_ms, unix_ms);
@@ -192,54 +202,86 @@ impl<S: Store> Engine<S> {
 /// # Errors
 /// [`OpenError`].
 pub fn fold<S: Store>(store: &mut S, rules: Rules) -> Result<(Plane, u64, Recovery), OpenError> {
-    let mut plane: Option<Plane> = None;
-    let mut next = 1;
-    let mut recovery = Recovery::default();
-    let mut wrong: Option<OpenError> = None;
-    let mut effects = Vec::new();
-    let start = |plane: &mut Option<Plane>| -> Result<(), OpenError> {
-        if plane.is_none() {
-            *plane = Some(Plane::new(rules.clone(), &mut Vec::new())?);
-        }
-        Ok(())
-    };
-    let visited = store.recover(&mut |recovered| {
-        let mut step = || -> Result<(), OpenError> {
-            match recovered {
-                Recovered::Image { upto, ref image } => {
-                    plane = Some(Plane::restore(rules.clone(), PlaneImage::decode(image)?)?);
-                    next = upto + 1;
-                    recovery.from_image = true;
-                }
-                Recovered::Batch { first, count, ref body } => {
-                    start(&mut plane)?;
-                    let plane = plane.as_mut().expect("it was just started");
-                    next = first + count;
-                    recovery.commands += count;
-                    for command in Commands::new(body) {
-                        let (now, command) = command?;
-                        plane.apply(now, command, &mut effects);
-                        effects.clear();
-                    }
-                }
-            }
-            Ok(())
-        };
-        step().map_err(|error| {
+    let mut fold = Fold::new(rules);
+    fold.recover(store)?;
+    fold.finish()
+}
+
+/// A journal as far as it was read.
+pub struct Fold {
+    rules: Rules,
+    plane: Option<Plane>,
+    next: u64,
+    recovery: Recovery,
+    effects: Vec<Effect>,
+}
+
+impl Fold {
+    /// Of nothing yet. The rules must have the store's secret.
+    pub fn new(rules: Rules) -> Self {
+        Self { rules, plane: None, next: 1, recovery: Recovery::default(), effects: Vec::new() }
+    }
+
+    /// Number of the first command that was not read.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Reads the latest image of a store, and all behind it.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn recover<S: Store>(&mut self, store: &mut S) -> Result<(), OpenError> {
+        let mut wrong = None;
+        let visited = store.recover(&mut |recovered| self.visit(recovered, &mut wrong));
+        wrong.map_or(Ok(()), Err)?;
+        Ok(visited?)
+    }
+
+    /// What a store's visit gives; an error of the plane's own is left in `wrong`.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] where there is one.
+    pub fn visit(&mut self, recovered: Recovered, wrong: &mut Option<OpenError>) -> Result<(), StoreError> {
+        self.take(recovered).map_err(|error| {
             let what = error.to_string();
-            wrong = Some(error);
+            *wrong = Some(error);
             StoreError::Damaged { place: "the store".to_owned(), what }
         })
-    });
-    if let Some(error) = wrong {
-        return Err(error);
     }
-    visited?;
-    start(&mut plane)?;
-    let plane = plane.expect("it was just started");
-    recovery.last = plane.last();
-    recovery.last_unix_ms = plane.last_unix_ms();
-    Ok((plane, next, recovery))
+
+    fn take(&mut self, recovered: Recovered) -> Result<(), OpenError> {
+        match recovered {
+            Recovered::Image { upto, ref image } => {
+                self.plane = Some(Plane::restore(self.rules.clone(), PlaneImage::decode(image)?)?);
+                self.next = upto + 1;
+                self.recovery.from_image = true;
+            }
+            Recovered::Batch { first, count, ref body } => {
+                let plane = match &mut self.plane {
+                    Some(plane) => plane,
+                    none => none.insert(Plane::new(self.rules.clone(), &mut Vec::new())?),
+                };
+                self.next = first + count;
+                self.recovery.commands += count;
+                for command in Commands::new(body) {
+                    let (now, command) = command?;
+                    plane.apply(now, command, &mut self.effects);
+                    self.effects.clear();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(Plane, u64, Recovery), OpenError> {
+        let plane = match self.plane {
+            Some(plane) => plane,
+            None => Plane::new(self.rules, &mut Vec::new())?,
+        };
+        let recovery = Recovery { last: plane.last(), last_unix_ms: plane.last_unix_ms(), ..self.recovery };
+        Ok((plane, self.next, recovery))
+    }
 }
 
 fn encode(body: &mut Vec<u8>, now: Instant, command: &Command) {

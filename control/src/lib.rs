@@ -5,15 +5,21 @@
 //! Around it: the job API, workers, fleet providers, announcements.
 
 pub mod api;
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod clock;
 pub mod command;
 pub mod connect;
 pub mod effect;
 pub mod engine;
 pub mod fleet;
+pub mod ingress;
+pub mod ha;
 pub mod journal;
 pub mod number;
+pub mod objects;
 pub mod plane;
+pub mod prices;
 pub mod protocol;
 pub mod remote;
 pub mod replay;
@@ -21,4 +27,5 @@ pub mod service;
 pub mod shell;
 pub mod store;
 pub mod submission;
+pub mod webhook;
 pub mod worker;

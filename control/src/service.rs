@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,19 +10,22 @@ use hmac::{Hmac, Mac};
 use scenarios::scenario::Scenario;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::api::{ApiSettings, KeyFileError, KeyRing, Limits, Names, Scope, Server, TlsFiles};
+use crate::api::{ApiSettings, Calendar, KeyFileError, KeyRing, Limits, Names, Scope, Server, TlsFiles};
 use crate::clock::{Clock, unix_ms};
-use crate::command::Command;
 use crate::connect::{self, ConnectSettings};
 use crate::engine::{Engine, OpenError, Recovery};
 use crate::fleet::{Fleet, FleetSettings, News, Provider};
+use crate::ha::Seat;
+use crate::objects::{ObjectSettings, Objects, PlaceError};
 use crate::journal::{ScenarioText, Start, StartsError, note_start};
 use crate::plane::{Patience, Rules, RulesError};
 use crate::shell::{self, Handle, Outlets, Stopped};
 use crate::store::{SqliteStore, Store, StoreError};
+use crate::webhook::{self, Announcer, Secrets, SecretsError, WebhookSettings};
 
 /// How a plane is set up.
 #[derive(Clone)]
@@ -43,6 +46,13 @@ pub struct ServiceSettings {
     pub joined: Vec<String>,
     /// How the fleet is driven.
     pub fleet: FleetSettings,
+    /// Address of the API as clients and receivers of webhooks know it, without a slash at the end; the own address where
+    /// there is none.
+    pub public_url: Option<String>,
+    /// How ends of jobs are announced.
+    pub webhooks: WebhookSettings,
+    /// How objects are kept.
+    pub objects: ObjectSettings,
     /// The scenario as text, kept beside the journal so that it can be replayed; without it nothing is kept.
     pub text: Option<ScenarioText>,
 }
@@ -68,6 +78,12 @@ pub enum ServiceError {
     /// The file of keys.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    /// The signing secrets of webhooks.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    /// The store of objects.
+    #[error(transparent)]
+    Objects(#[from] PlaceError),
     /// A socket or a file.
     #[error("{what}: {error}")]
     Io { what: String, error: std::io::Error },
@@ -133,12 +149,24 @@ impl Service {
         scenario: &Scenario,
         providers: Box<MakeProviders<'_>>,
     ) -> Result<Self, ServiceError> {
-        let started = std::time::Instant::now();
         let rules = rules_of(&settings, scenario)?;
+        let recovering = rules.clone();
+        let open = move || Engine::open(store, recovering, unix_ms());
+        Self::start_seated(open, rules, settings, None, providers).await
+    }
+
+    /// The same on an engine that `open` makes, among other planes in a leader's seat, with the socket that listens.
+    pub(crate) async fn start_seated<S: Store + 'static>(
+        open: impl FnOnce() -> Result<Engine<S>, OpenError> + Send + 'static,
+        rules: Rules,
+        settings: ServiceSettings,
+        seat: Option<(Seat, Arc<TcpListener>)>,
+        providers: Box<MakeProviders<'_>>,
+    ) -> Result<Self, ServiceError> {
+        let started = std::time::Instant::now();
         let names = Names::of(&rules);
         let keys = Arc::new(KeyRing::open(&settings.folder)?);
-        let recovering = rules.clone();
-        let opened = tokio::task::spawn_blocking(move || Engine::open(store, recovering, unix_ms())).await;
+        let opened = tokio::task::spawn_blocking(open).await;
         let engine = opened.map_err(|error| ServiceError::Io {
             what: "folding the journal".to_owned(),
             error: std::io::Error::other(error),
@@ -150,6 +178,8 @@ impl Service {
         }
         let rules = engine.plane().rules().clone();
         let own_token = join_token(&rules);
+        let root = rules.secret;
+        let secrets = Arc::new(Secrets::open(&settings.folder, root)?);
         let clock = Clock::starting(engine.plane().last());
         let (outlets, orders, webhooks) = Outlets::new(engine.plane().epoch());
         let io = |what: &str| {
@@ -159,11 +189,30 @@ impl Service {
         let (handle, thread) =
             shell::start(engine, clock, outlets).map_err(io("starting the plane's thread"))?;
         let checked = keys.clone();
-        let check = move |token: &str| {
+        let check: connect::JoinCheck = Arc::new(move |token: &str| {
             let own = bool::from(token.as_bytes().ct_eq(own_token.as_bytes()));
             own || checked.allows(token, Scope::Join)
-        };
-        let workers = connect::router(handle.clone(), Arc::new(check), ConnectSettings::default());
+        });
+        let workers = connect::router(handle.clone(), check.clone(), ConnectSettings::default());
+        let public_url = Arc::new(OnceLock::new());
+        let objects = Objects::open(
+            handle.clone(),
+            keys.clone(),
+            check,
+            &root,
+            public_url.clone(),
+            settings.objects.clone(),
+        )?;
+        let calendar = Calendar::new(clock);
+        let announcer = Announcer::new(
+            handle.clone(),
+            secrets.clone(),
+            calendar,
+            public_url.clone(),
+            &settings.webhooks,
+        );
+        let announcer = announcer.map_err(io("setting up the webhooks' client"))?;
+        let objects_and_secret = objects.router().merge(webhook::router(keys.clone(), secrets));
         let api = ApiSettings {
             listen: settings.listen,
             folder: settings.folder.clone(),
@@ -172,10 +221,21 @@ impl Service {
             clock,
             limits: settings.limits,
         };
-        let server = Server::bind(api, handle.clone(), names, Some(workers), None)
-            .await
-            .map_err(io(&format!("listening at {}", settings.listen)))?;
+        let (seat, listener) = seat.unzip();
+        let routers = [Some(workers), Some(objects_and_secret)];
+        let bound = match listener {
+            Some(listener) => Server::on(listener, seat, api, handle.clone(), names, routers),
+            None => {
+                let [workers, objects] = routers;
+                Server::bind(api, handle.clone(), names, workers, objects).await
+            }
+        };
+        let server = bound.map_err(io(&format!("listening at {}", settings.listen)))?;
         let address = server.address().map_err(io("asking for the own address"))?;
+        let scheme = if settings.tls.is_some() { "https" } else { "http" };
+        let own = || format!("{scheme}://{address}");
+        // Whoever looks does so for a request or a job: later.
+        let _ = public_url.set(settings.public_url.clone().unwrap_or_else(own));
         let (shutdown, mut wants_end) = watch::channel(false);
         let server = tokio::spawn(server.run(async move {
             let _ = wants_end.wait_for(|end| *end).await;
@@ -184,7 +244,8 @@ impl Service {
         let (news, told) = News::channel();
         let fleet = Fleet::new(handle.clone(), providers(&rules, address, news)?, settings.fleet.clone());
         tasks.spawn(fleet.run(orders, told));
-        tasks.spawn(announce(handle.clone(), webhooks));
+        tasks.spawn(announcer.run(webhooks));
+        tasks.spawn(objects.sweep());
         let (sender, stopped) = oneshot::channel();
         std::thread::spawn(move || {
             if let Ok(how) = thread.join() {
@@ -218,7 +279,7 @@ fn ended(how: Option<Stopped>) -> End {
     }
 }
 
-fn rules_of(settings: &ServiceSettings, scenario: &Scenario) -> Result<Rules, ServiceError> {
+pub(crate) fn rules_of(settings: &ServiceSettings, scenario: &Scenario) -> Result<Rules, ServiceError> {
     let mut rules = Rules::new(scenario, settings.shard, [0; 32], settings.patience.clone())?;
     for name in &settings.joined {
         let Some(pool) = rules.pool(name) else {
@@ -235,14 +296,4 @@ pub fn join_token(rules: &Rules) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(&rules.secret).expect("any length is a key");
     mac.update(b"join");
     format!("hrj_{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
-}
-
-/// Takes announcements until the module that makes them is here.
-async fn announce(handle: Handle, mut tasks: mpsc::UnboundedReceiver<crate::effect::WebhookTask>) {
-    while let Some(task) = tasks.recv().await {
-        let command = Command::WebhookSettled { job: task.job, delivered: false };
-        if handle.tell(command).await.is_err() {
-            return;
-        }
-    }
 }

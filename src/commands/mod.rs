@@ -11,10 +11,13 @@ pub(crate) mod device;
 #[cfg(feature = "live")]
 pub(crate) mod fidelity;
 pub(crate) mod inputs;
+#[cfg(feature = "live")]
+pub(crate) mod keys;
 pub(crate) mod model_args;
 mod overrides;
 pub(crate) mod parquet_rows;
 pub(crate) mod plan;
+mod price_update;
 #[cfg(feature = "live")]
 mod played;
 pub(crate) mod prices;
@@ -30,6 +33,8 @@ pub(crate) mod run_args;
 pub(crate) mod schema;
 #[cfg(feature = "live")]
 pub(crate) mod serve;
+#[cfg(feature = "live")]
+mod serve_several;
 pub(crate) mod simulate;
 mod spot_zones;
 mod summary_text;

@@ -1,12 +1,15 @@
 //! `headroom prices`: what the dated catalog says.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use policy::model::CapacityType;
 use scenarios::catalog::{Catalog, Row, RowFilter};
 use serde::Serialize;
 
+use crate::commands::price_update::{self, UpdateArgs};
 use crate::failure::{Failure, Status, nearest};
 use crate::numerals::figure;
 use crate::screen::Screen;
@@ -17,6 +20,7 @@ Examples:
   headroom prices show --accelerator L4
   headroom prices show --provider aws --region us-east-1 --instance g5
   headroom prices show --capacity-type spot --json
+  headroom prices show --catalog prices-aws.toml --instance g6
 
 Prices are those of instances per hour, without tax. Every row names its source and its day.";
 
@@ -24,6 +28,8 @@ Prices are those of instances per hour, without tax. Every row names its source 
 pub(crate) enum PricesCommand {
     /// Show the prices of instances.
     Show(ShowArgs),
+    /// Ask AWS for today's prices, and write them as rows of the catalog.
+    Update(UpdateArgs),
 }
 
 #[derive(Args, Debug)]
@@ -44,6 +50,9 @@ pub(crate) struct ShowArgs {
     /// Only this way of buying.
     #[arg(long, value_name = "KIND")]
     capacity_type: Option<Capacity>,
+    /// Rows that replace or extend the built-in ones, e.g. of `prices update`.
+    #[arg(long, value_name = "FILE")]
+    catalog: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -73,8 +82,18 @@ struct PriceRecord<'a> {
 }
 
 pub(crate) fn run(command: &PricesCommand, screen: &Screen) -> Result<(), Failure> {
-    let PricesCommand::Show(args) = command;
-    let catalog = Catalog::embedded();
+    match command {
+        PricesCommand::Show(args) => show(args, screen),
+        PricesCommand::Update(args) => price_update::run(args, screen),
+    }
+}
+
+fn show(args: &ShowArgs, screen: &Screen) -> Result<(), Failure> {
+    let catalog = match &args.catalog {
+        Some(path) => Cow::Owned(extended(path)?),
+        None => Cow::Borrowed(Catalog::embedded()),
+    };
+    let catalog = catalog.as_ref();
     let filter = RowFilter {
         provider: args.provider.as_deref(),
         region: args.region.as_deref(),
@@ -96,6 +115,16 @@ pub(crate) fn run(command: &PricesCommand, screen: &Screen) -> Result<(), Failur
         return Ok(());
     }
     screen.print(&table(&rows))
+}
+
+/// The built-in catalog with the rows of a file.
+fn extended(path: &Path) -> Result<Catalog, Failure> {
+    let invalid = |code, what: String| Failure::new(Status::InvalidInput, code, what);
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        invalid("prices::read", format!("could not read the price catalog `{}`: {error}", path.display()))
+    })?;
+    let wrong = |error: scenarios::catalog::CatalogError| invalid("prices::catalog", error.to_string());
+    Catalog::embedded().updated_with_toml(&path.display().to_string(), &text).map_err(wrong)
 }
 
 /// Names that a filter may give.

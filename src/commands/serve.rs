@@ -9,14 +9,17 @@ use control::api::{Limits, TlsFiles};
 use control::fleet::{
     FleetSettings, ManualProvider, News, ProcessProvider, ProcessSettings, Provider, SpendLimits,
 };
+use control::objects::{ObjectSettings, Place};
 use control::journal::ScenarioText;
 use control::plane::{Patience, Rules};
 use control::service::{End, Service, ServiceError, ServiceSettings, join_token};
+use control::webhook::WebhookSettings;
 use policy::units::Usd;
 use tokio::sync::watch;
 
 use super::inputs::load_scenario;
 use super::run_args::OverrideArgs;
+use super::serve_several::{self, SeveralArgs};
 use super::simulate::with_whole_paths;
 use crate::failure::{Failure, Status};
 use crate::interrupt;
@@ -28,6 +31,8 @@ Examples:
   headroom serve launch.toml --provider manual              workers join by themselves
   headroom serve launch.toml --data /var/lib/headroom --listen 0.0.0.0:8443 \\
       --tls-cert cert.pem --tls-key key.pem --spend-per-hour 200 --spend-total 5000
+  headroom serve launch.toml --postgres postgresql://headroom@db/headroom --url http://10.0.0.5:8080 --listen 0.0.0.0:8080
+                                                            one of several planes: leads, or stands by
 
 Without keys (`headroom keys create`) the plane listens to this machine alone, and every program on it may do everything.
 SIGTERM and Ctrl-C end it in order: no new jobs, answers in flight are given, everything is on disk. Workers wait for the
@@ -91,12 +96,37 @@ pub(crate) struct ServeArgs {
     /// Jobs in the system at most; beyond, clients are told to come back.
     #[arg(long, value_name = "N", default_value_t = Patience::default().jobs_max)]
     jobs_max: u32,
-    /// Number of this plane's shard.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    shard: u16,
+    /// Address of the job API as clients and receivers of webhooks know it.
+    #[arg(long, value_name = "URL", value_parser = web_address)]
+    public_url: Option<String>,
+    /// Webhooks may call this machine and private networks: for tests and demonstrations.
+    #[arg(long)]
+    webhook_private: bool,
+    /// Where objects are kept: a folder, or s3://bucket/prefix. Default: `objects` in the data folder.
+    #[arg(long, value_name = "PLACE")]
+    objects: Option<String>,
+    /// Largest object, bytes.
+    #[arg(long, value_name = "N", default_value_t = ObjectSettings::default().bytes_max)]
+    object_bytes_max: u64,
+    /// Outputs are removed after so many days; 0 keeps them for ever.
+    #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(..=36_500))]
+    outputs_keep_days: u32,
+    /// Inputs are removed after so many days; 0 keeps them for ever.
+    #[arg(long, value_name = "DAYS", default_value_t = 31, value_parser = clap::value_parser!(u32).range(..=36_500))]
+    inputs_keep_days: u32,
+    #[command(flatten)]
+    several: SeveralArgs,
     /// Form of the log on stderr.
     #[arg(long, value_enum, default_value = "text")]
     log: LogForm,
+}
+
+fn web_address(text: &str) -> Result<String, String> {
+    let is_web = text.starts_with("https://") || text.starts_with("http://");
+    if is_web && text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.contains(['?', '#', '"', '\\']) {
+        return Ok(text.trim_end_matches('/').to_owned());
+    }
+    Err(format!("`{text}` is no address like https://plane.example"))
 }
 
 fn dollars(text: &str) -> Result<Usd, String> {
@@ -121,6 +151,21 @@ pub(crate) fn run(args: &ServeArgs, screen: &Screen) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Status::Failed, "serve::runtime", error.to_string()))?;
+    if let Some(wish) = args.several.settings(args.listen, args.tls_cert.is_some())? {
+        let providers = |rules: &Rules, address, news| providers(args, &kinds, rules, address, news);
+        let end = serve_several::run(
+            &runtime,
+            wish,
+            settings,
+            &loaded.scenario,
+            Box::new(providers),
+            wants_end,
+            screen,
+        );
+        // Whatever still runs must not outlive the lease.
+        runtime.shutdown_background();
+        return end;
+    }
     let end = runtime.block_on(async {
         let providers = |rules: &Rules, address, news| providers(args, &kinds, rules, address, news);
         let service =
@@ -186,14 +231,35 @@ fn settings(args: &ServeArgs, loaded: &scenarios::Loaded, kinds: &[ProviderKind]
         tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
         limits: Limits::default(),
         patience: Patience { jobs_max: args.jobs_max, ..Patience::default() },
-        shard: args.shard,
+        shard: 0,
         joined: joined.map(|(pool, _)| pool.name.clone()).collect(),
         fleet: FleetSettings {
             is_dry_run: args.dry_run,
             limits: SpendLimits { per_hour_max: args.spend_per_hour, total_max: args.spend_total },
             ..FleetSettings::default()
         },
+        public_url: args.public_url.clone(),
+        webhooks: WebhookSettings { allow_private: args.webhook_private, ..WebhookSettings::default() },
+        objects: objects(args),
         text: Some(ScenarioText { toml: with_whole_paths(&loaded.resolved_toml, &args.file), compress: 1.0 }),
+    }
+}
+
+fn objects(args: &ServeArgs) -> ObjectSettings {
+    let days = |count: u32| {
+        (count > 0).then(|| std::time::Duration::from_secs(24 * 3600).saturating_mul(count))
+    };
+    let place = match &args.objects {
+        None => Place::Folder(args.data.join("objects")),
+        Some(text) if text.starts_with("s3://") => Place::S3(text.clone()),
+        Some(text) => Place::Folder(PathBuf::from(text)),
+    };
+    ObjectSettings {
+        place,
+        bytes_max: args.object_bytes_max,
+        outputs_keep: days(args.outputs_keep_days),
+        inputs_keep: days(args.inputs_keep_days),
+        ..ObjectSettings::default()
     }
 }
 
@@ -265,7 +331,7 @@ fn work_arguments(args: &ServeArgs) -> std::io::Result<Vec<String>> {
 
 fn failure(error: ServiceError) -> Failure {
     let status = match &error {
-        ServiceError::Rules(_) | ServiceError::NoPool(..) | ServiceError::Keys(_) => Status::InvalidInput,
+        ServiceError::Rules(_) | ServiceError::NoPool(..) | ServiceError::Keys(_) | ServiceError::Objects(_) => Status::InvalidInput,
         _ => Status::Failed,
     };
     Failure::new(status, "serve::start", error.to_string())

@@ -71,9 +71,14 @@ pub(crate) async fn submit(ask: Ask<'_>) -> Result<Response<Body>, Problem> {
                 own.try_into().map_err(|_| Problem::invalid("an unusable Idempotency-Key", "use ASCII"))?;
             parts.headers.insert("idempotency-key", own);
         }
-        let dressed = item.and_then(|mut submission| {
+        let mut dressed = item.and_then(|mut submission| {
             dress(&mut submission, tenant, &parts.headers, text.as_bytes()).map(|()| submission)
         });
+        if let Ok(submission) = &dressed
+            && let Err(problem) = super::inputs::check(api, submission).await
+        {
+            dressed = Err(problem);
+        }
         parsed.push(dressed.map(|submission| {
             let class = submission.class;
             submissions.push(submission);

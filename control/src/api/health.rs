@@ -32,6 +32,7 @@ pub(crate) fn ready(api: &Api, query: Option<&str>) -> Response<Body> {
     let checks = [
         ("journal-writable", api.handle.shared().is_writable.load(Ordering::Relaxed)),
         ("not-draining", !*api.draining.borrow()),
+        ("leading", api.leads().is_ok()),
     ];
     let is_ready = checks.iter().all(|(_, is_good)| *is_good);
     let is_verbose = query == Some("verbose") || parameter(query, "verbose").is_some();
@@ -45,6 +46,11 @@ pub(crate) fn ready(api: &Api, query: Option<&str>) -> Response<Body> {
     }
     text.push_str(if is_ready { "ok\n" } else { "not ready\n" });
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    body::text(status, "text/plain; charset=utf-8", text)
+}
+
+/// Plain text.
+pub(crate) fn plain(status: StatusCode, text: String) -> Response<Body> {
     body::text(status, "text/plain; charset=utf-8", text)
 }
 

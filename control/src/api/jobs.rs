@@ -49,6 +49,7 @@ pub(crate) async fn submit(ask: Ask<'_>) -> Result<Response<Body>, Problem> {
     let names = api.names();
     let mut submission = parse(&bytes, &names)?;
     dress(&mut submission, (caller.tenant(), caller.jobs_max()), &parts.headers, &bytes)?;
+    super::inputs::check(api, &submission).await?;
     let class = submission.class;
     let submitted = api.patiently(api.handle.submit(submission, wait.is_some())).await?;
     api.counters.submitted(class, &submitted.answer);

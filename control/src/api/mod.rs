@@ -10,8 +10,9 @@ mod counters;
 mod events;
 mod exporter;
 mod guarded;
-mod health;
+pub(crate) mod health;
 mod histogram;
+mod inputs;
 mod jobs;
 pub mod key_file;
 pub mod keys;
@@ -21,18 +22,20 @@ pub mod openapi;
 mod operate;
 mod problem;
 mod rate;
-mod route;
+pub(crate) mod route;
 mod server;
 pub mod submission;
-mod tls;
+pub(crate) mod tls;
 mod view;
 mod wait;
 
 pub use audit::{Entry as AuditEntry, write as write_audit};
 pub use key_file::{KeyEntry, KeyFileError, KeyWish, create, revoke};
 pub use keys::{Caller, KeyRing, Scope};
-pub use names::Names;
+pub use names::{Calendar, Names};
 pub use problem::Problem;
+pub(crate) use problem::ProblemBody;
+pub(crate) use server::check_openness;
 pub use server::{Server, serve};
 pub use tls::TlsFiles;
 
@@ -46,6 +49,7 @@ use axum::http::HeaderMap;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::ha::Seat;
 use crate::shell::{Busy, Handle};
 
 /// How a server is set up.
@@ -112,6 +116,8 @@ pub(crate) struct Api {
     calendar: names::Calendar,
     limits: Limits,
     draining: watch::Receiver<bool>,
+    /// Where this plane is one of several.
+    seat: Option<Seat>,
     workers: Option<axum::Router>,
     objects: Option<axum::Router>,
 }
@@ -133,6 +139,22 @@ impl Api {
 
     fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         self.keys.caller(headers).inspect_err(|problem| self.counters.turned_away(problem.status))
+    }
+
+    /// Whether this plane may answer at all.
+    fn leads(&self) -> Result<(), Problem> {
+        self.seat.as_ref().map_or(Ok(()), Seat::leads)
+    }
+
+    /// Whether requests for a tenant's or a job's shard are answered here.
+    fn answers_for(
+        &self,
+        shard: impl FnOnce(&Seat) -> Option<u16>,
+        uri: &axum::http::Uri,
+    ) -> Result<(), Problem> {
+        let Some(seat) = &self.seat else { return Ok(()) };
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        shard(seat).map_or(Ok(()), |shard| seat.answers_for(shard, path))
     }
 
     /// Whether jobs can be accepted now.

@@ -39,19 +39,20 @@ impl Names {
 
 /// Calendar time of the plane's instants.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Calendar {
+pub struct Calendar {
     /// Unix time of the plane's start, milliseconds.
     start_ms: i64,
 }
 
 impl Calendar {
-    pub(crate) fn new(clock: Clock) -> Self {
+    /// The calendar of a clock.
+    pub fn new(clock: Clock) -> Self {
         let now_ms = clock.now().as_nanos() / 1_000_000;
         Self { start_ms: unix_ms() as i64 - now_ms as i64 }
     }
 
     /// To the millisecond.
-    pub(crate) fn at(self, instant: Instant) -> Timestamp {
+    pub fn at(self, instant: Instant) -> Timestamp {
         let ms = self.start_ms.saturating_add((instant.as_nanos() / 1_000_000) as i64);
         Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
     }

@@ -21,11 +21,14 @@ use super::{batch, body, events, health, jobs, listing, operate};
     paths(
         jobs::submit, batch::submit, listing::list, jobs::get, jobs::result, jobs::cancel, delete_job, events::of_job,
         operate::fleet, operate::hold, operate::reload, events::decisions,
-        health::live, health::ready, health::metrics),
+        health::live, health::ready, health::metrics,
+        crate::objects::write::write, crate::objects::read::read, crate::objects::write::remove, crate::objects::route::sign,
+        crate::webhook::route::show, crate::webhook::route::change),
     modifiers(&Keys),
     security(("key" = [])),
     tags(
         (name = "jobs", description = "Submit, look, wait, cancel"),
+        (name = "objects", description = "Inputs and outputs that are too large for a job's JSON"),
         (name = "operate", description = "The fleet and who decides about it"),
         (name = "health", description = "For supervisors and monitoring; the first two need no key")),
 )]

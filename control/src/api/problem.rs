@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Response, StatusCode};
 use policy::units::Duration;
 use serde::Serialize;
@@ -31,6 +31,8 @@ pub struct Problem {
     pub job: Option<JobNumber>,
     /// Methods that the path has, for 405.
     pub allow: Option<&'static str>,
+    /// Where it is answered instead, for 307.
+    pub location: Option<String>,
 }
 
 /// The document, by RFC 9457.
@@ -64,7 +66,7 @@ impl Problem {
         remedy: impl Into<Cow<'static, str>>,
     ) -> Self {
         let (detail, remedy) = (detail.into(), remedy.into());
-        Self { kind, status, detail, remedy, retry_after_s: None, job: None, allow: None }
+        Self { kind, status, detail, remedy, retry_after_s: None, job: None, allow: None, location: None }
     }
 
     /// A body or parameter that cannot be understood.
@@ -157,6 +159,12 @@ impl Problem {
         Self { retry_after_s: Some(seconds), ..self }
     }
 
+    /// Says where it is answered instead.
+    #[must_use]
+    pub fn at(self, location: String) -> Self {
+        Self { location: Some(location), ..self }
+    }
+
     /// Names the job.
     #[must_use]
     pub fn about(self, job: JobNumber) -> Self {
@@ -185,6 +193,10 @@ impl Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        // An address that is no header's value is the operator's mistake; the text names it all the same.
+        if let Some(location) = self.location.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
+            headers.insert(LOCATION, location);
         }
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));

@@ -14,6 +14,8 @@ use hyper_util::service::TowerToHyperService;
 
 use super::problem::Problem;
 use super::{Api, batch, events, health, jobs, listing, openapi, operate};
+use crate::ha::{Seat, shard_of};
+use crate::number::JobNumber;
 
 /// A path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +36,12 @@ pub(crate) enum Route {
     OpenApi,
     Workers,
     Objects,
+    WebhookSecret,
     Nothing,
 }
 
 impl Route {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Jobs,
         Self::Batch,
         Self::Job,
@@ -55,6 +58,7 @@ impl Route {
         Self::OpenApi,
         Self::Workers,
         Self::Objects,
+        Self::WebhookSecret,
         Self::Nothing,
     ];
 
@@ -71,6 +75,7 @@ impl Route {
             "/readyz" => Self::Ready,
             "/metrics" => Self::Metrics,
             "/v1/openapi.json" => Self::OpenApi,
+            crate::webhook::SECRET_PATH => Self::WebhookSecret,
             _ if path.starts_with("/v1/workers/") => Self::Workers,
             _ if path.starts_with("/v1/objects/") => Self::Objects,
             _ => {
@@ -106,6 +111,7 @@ impl Route {
             Self::OpenApi => "/v1/openapi.json",
             Self::Workers => "/v1/workers",
             Self::Objects => "/v1/objects",
+            Self::WebhookSecret => crate::webhook::SECRET_PATH,
             Self::Nothing => "",
         }
     }
@@ -116,7 +122,7 @@ pub(crate) async fn answer(api: Arc<Api>, peer: SocketAddr, request: Request<Inc
     let started = Instant::now();
     let path = request.uri().path();
     let (route, id) = Route::of(path);
-    let is_nested = matches!(route, Route::Workers | Route::Objects);
+    let is_nested = matches!(route, Route::Workers | Route::Objects | Route::WebhookSecret);
     let response = if is_nested {
         nested(&api, route, peer, request).await
     } else {
@@ -144,7 +150,9 @@ async fn own(
         (Route::OpenApi, &Method::GET) => return Ok(openapi::served()),
         _ => {}
     }
+    api.leads()?;
     let caller = api.caller(&parts.headers)?;
+    api.answers_for(|seat| shard(seat, route, &method, id, &caller), &parts.uri)?;
     let ask = Ask { api, caller, parts, body, peer };
     match (route, &method) {
         (Route::Jobs, &Method::POST) => jobs::submit(ask).await,
@@ -159,7 +167,7 @@ async fn own(
         (Route::Reload, &Method::POST) => operate::reload(ask).await,
         (Route::Decisions, &Method::GET) => events::decisions(ask),
         (Route::Metrics, &Method::GET) => health::metrics(&ask),
-        (Route::Nothing | Route::Workers | Route::Objects, _) => Err(Problem::no_path()),
+        (Route::Nothing | Route::Workers | Route::Objects | Route::WebhookSecret, _) => Err(Problem::no_path()),
         (Route::Jobs, _) => Err(Problem::method("GET, HEAD, POST")),
         (Route::Job, _) => Err(Problem::method("GET, HEAD, DELETE")),
         (Route::Batch | Route::Cancel | Route::Hold | Route::Reload, _) => Err(Problem::method("POST")),
@@ -167,6 +175,19 @@ async fn own(
         | (Route::Live | Route::Ready | Route::Metrics | Route::OpenApi, _) => {
             Err(Problem::method("GET, HEAD"))
         }
+    }
+}
+
+/// The shard that a request is for, where it is for one: a job's own, or that of the tenant who submits or lists.
+fn shard(seat: &Seat, route: Route, method: &Method, id: &str, caller: &super::keys::Caller) -> Option<u16> {
+    match route {
+        Route::Job | Route::Result | Route::Cancel | Route::Events => {
+            id.parse::<JobNumber>().ok().map(JobNumber::shard)
+        }
+        // An operator lists the jobs of the shard that is asked.
+        Route::Jobs if *method != Method::POST => caller.only().map(|tenant| shard_of(tenant, seat.shards)),
+        Route::Jobs | Route::Batch => Some(shard_of(caller.tenant(), seat.shards)),
+        _ => None,
     }
 }
 
@@ -186,6 +207,7 @@ async fn nested(
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
     guard_browsers(api, &request)?;
+    api.leads()?;
     let router = if route == Route::Workers { &api.workers } else { &api.objects };
     let router = router.clone().ok_or_else(Problem::no_path)?;
     request.extensions_mut().insert(ConnectInfo(peer));
@@ -233,6 +255,7 @@ mod tests {
             ("//v1/jobs", Route::Nothing, ""),
             ("/v1/workers/connect", Route::Workers, ""),
             ("/v1/objects/outputs/job-0-1/a.png", Route::Objects, ""),
+            ("/v1/webhook-secret", Route::WebhookSecret, ""),
             ("/healthz", Route::Live, ""),
         ] {
             assert_eq!(Route::of(path), (route, id), "{path}");

@@ -18,9 +18,11 @@ use tokio_rustls::TlsAcceptor;
 use super::audit::Audit;
 use super::counters::Counters;
 use super::guarded::Guarded;
+use super::keys::KeyRing;
 use super::names::{Calendar, Names};
 use super::tls::Certificate;
 use super::{Api, ApiSettings, drained, exporter, route};
+use crate::ha::Seat;
 use crate::shell::Handle;
 
 /// Longest head of a request, bytes.
@@ -46,7 +48,7 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n
 
 /// A server that listens, and answers nothing yet.
 pub struct Server {
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     certificate: Option<Arc<Certificate>>,
     api: Api,
     draining: watch::Sender<bool>,
@@ -83,20 +85,25 @@ impl Server {
         workers: Option<axum::Router>,
         objects: Option<axum::Router>,
     ) -> io::Result<Self> {
+        check_openness(&settings.keys, settings.listen)?;
+        let listener = TcpListener::bind(settings.listen).await?;
+        Self::on(Arc::new(listener), None, settings, handle, names, [workers, objects])
+    }
+
+    /// The same on a socket that listens already, in a leader's seat.
+    pub(crate) fn on(
+        listener: Arc<TcpListener>,
+        seat: Option<Seat>,
+        settings: ApiSettings,
+        handle: Handle,
+        names: Names,
+        [workers, objects]: [Option<axum::Router>; 2],
+    ) -> io::Result<Self> {
+        check_openness(&settings.keys, settings.listen)?;
         if settings.keys.is_open() {
-            if !settings.listen.ip().is_loopback() {
-                let what = format!(
-                    "without keys everything is open, so `{}` must be an address of this machine alone, like \
-                     127.0.0.1:{}; make a key with `headroom keys create` to listen to others",
-                    settings.listen,
-                    settings.listen.port()
-                );
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
-            }
             tracing::warn!("there are no keys: every program on this machine may do everything");
         }
         let certificate = settings.tls.map(Certificate::open).transpose().map_err(io::Error::other)?;
-        let listener = TcpListener::bind(settings.listen).await?;
         let (draining, is_draining) = watch::channel(false);
         let (names, counters) = (Arc::new(RwLock::new(Arc::new(names))), Arc::new(Counters::default()));
         let audit = Audit::start(&settings.folder)?;
@@ -111,6 +118,7 @@ impl Server {
             calendar: Calendar::new(settings.clock),
             limits: settings.limits,
             draining: is_draining,
+            seat,
             workers,
             objects,
         };
@@ -159,6 +167,19 @@ impl Server {
             task.abort();
         }
     }
+}
+
+/// Whether a server with these keys may listen there: without any, for this machine alone.
+pub(crate) fn check_openness(keys: &KeyRing, listen: SocketAddr) -> io::Result<()> {
+    if !keys.is_open() || listen.ip().is_loopback() {
+        return Ok(());
+    }
+    let what = format!(
+        "without keys everything is open, so `{listen}` must be an address of this machine alone, like \
+         127.0.0.1:{}; make a key with `headroom keys create` to listen to others",
+        listen.port()
+    );
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
 }
 
 async fn accept(

@@ -4,6 +4,7 @@
 //! the machine that they made for it. Nothing here decides how many machines there are, or of which pool.
 
 mod driver;
+pub mod ec2;
 mod guard;
 mod manual;
 mod process;

@@ -245,6 +245,13 @@ impl Plane {
         self.jobs.list(tenant, after, limit)
     }
 
+    /// Up to `limit` announcements above `after`, by job, that are not settled.
+    pub fn unsettled(&self, after: Option<JobNumber>, limit: usize) -> Vec<WebhookTask> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let range = self.webhooks.range((after.map_or(Unbounded, Excluded), Unbounded));
+        range.take(limit).map(|(_, task)| task.clone()).collect()
+    }
+
     /// Launch tokens of the machines in the book, those whose termination is not confirmed included.
     pub fn tokens(&self) -> Vec<LaunchToken> {
         let held = self.machines.iter().map(|(_, machine)| machine.token);

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::Error as WsError;
 use tokio_tungstenite::tungstenite::http::Uri;
-use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, HeaderValue};
+use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, HeaderValue, LOCATION};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
@@ -27,13 +27,25 @@ const CONNECT_FOR: Duration = Duration::from_secs(10);
 /// A connection that carries frames.
 pub(super) type Link = WebSocketStream<Wire>;
 
-/// Where a plane is, and the right to join it.
+/// Where a plane is, or several of which one leads, and the right to join it. Copies share which of them is meant now.
 #[derive(Clone)]
 pub struct Address {
-    host: String,
-    port: u16,
+    planes: Arc<Planes>,
     tls: Option<Arc<rustls::ClientConfig>>,
     join_token: String,
+}
+
+/// Planes of which one leads.
+struct Planes {
+    listed: Vec<Plane>,
+    /// The one to try now, and the place in the list of the one to try next.
+    current: Mutex<(Plane, usize)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Plane {
+    host: String,
+    port: u16,
 }
 
 impl std::fmt::Debug for Address {
@@ -57,7 +69,8 @@ pub enum AddressError {
 }
 
 impl Address {
-    /// The plane at `url`. A TLS connection trusts the public authorities, or those in the PEM file `authority` alone.
+    /// The plane at `url`, or several separated by commas, all with TLS or all without. A TLS connection trusts the public
+    /// authorities, or those in the PEM file `authority` alone.
     ///
     /// # Errors
     /// [`AddressError`].
@@ -66,27 +79,54 @@ impl Address {
         join_token: &str,
         authority: Option<&std::path::Path>,
     ) -> Result<Self, AddressError> {
-        let wrong = || AddressError::Url { url: url.to_owned() };
-        let uri: Uri = url.trim_end_matches('/').parse().map_err(|_| wrong())?;
-        let is_tls = match uri.scheme_str() {
-            Some("http" | "ws") => false,
-            Some("https" | "wss") => true,
-            _ => return Err(wrong()),
-        };
-        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err(wrong());
+        let wrong = |url: &str| AddressError::Url { url: url.to_owned() };
+        let parse = |url: &str| parse(url).ok_or_else(|| wrong(url));
+        let listed: Vec<(bool, Plane)> =
+            url.split(',').map(str::trim).map(parse).collect::<Result<_, _>>()?;
+        let is_tls = listed[0].0;
+        if listed.iter().any(|other| other.0 != is_tls) {
+            return Err(wrong(url));
         }
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?.to_owned();
         HeaderValue::from_str(join_token).map_err(|_| AddressError::Token)?;
-        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let tls = if is_tls { Some(Arc::new(tls_config(authority)?)) } else { None };
-        Ok(Self { host, port, tls, join_token: join_token.to_owned() })
+        let listed: Vec<Plane> = listed.into_iter().map(|(_, plane)| plane).collect();
+        let current = Mutex::new((listed[0].clone(), 1));
+        Ok(Self { planes: Arc::new(Planes { listed, current }), tls, join_token: join_token.to_owned() })
     }
 
-    /// Its URL, without a slash at the end.
+    /// URL of the plane that is meant now, without a slash at the end.
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}:{}", self.host, self.port)
+        let Plane { host, port } = self.plane();
+        format!("{scheme}://{host}:{port}")
+    }
+
+    fn plane(&self) -> Plane {
+        self.planes.current.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// Means the next plane of the list from now on.
+    pub(super) fn turn(&self) {
+        let mut current = self.planes.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = current.1 % self.planes.listed.len();
+        *current = (self.planes.listed[next].clone(), next + 1);
+    }
+
+    /// Means the plane that a redirect names, if that is as safe as the list; false if not.
+    fn follow(&self, location: &str) -> bool {
+        let Some((is_tls, plane)) = parse(location.strip_suffix(PATH).unwrap_or(location)) else {
+            return false;
+        };
+        if is_tls != self.tls.is_some() {
+            return false;
+        }
+        self.planes.current.lock().unwrap_or_else(PoisonError::into_inner).0 = plane;
+        true
+    }
+
+    /// Whether there are several planes to try.
+    pub(super) fn is_several(&self) -> bool {
+        self.planes.listed.len() > 1
     }
 
     /// What secures connections to it.
@@ -109,6 +149,22 @@ impl Address {
     pub fn join_token(&self) -> &str {
         &self.join_token
     }
+}
+
+/// Whether a plane's URL has TLS, and where it is; none if it names no plane.
+fn parse(url: &str) -> Option<(bool, Plane)> {
+    let uri: Uri = url.trim_end_matches('/').parse().ok()?;
+    let is_tls = match uri.scheme_str() {
+        Some("http" | "ws") => false,
+        Some("https" | "wss") => true,
+        _ => return None,
+    };
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return None;
+    }
+    let host = uri.host().filter(|host| !host.is_empty())?.to_owned();
+    let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    Some((is_tls, Plane { host, port }))
 }
 
 /// A TLS configuration with ring, whatever else the process uses.
@@ -159,6 +215,8 @@ pub(super) enum LinkError {
     Denied(String),
     /// It may be different in a moment.
     Later(String),
+    /// Another plane leads, which the address means from now on.
+    Elsewhere(String),
 }
 
 /// Connects once.
@@ -171,19 +229,19 @@ pub(super) async fn connect(address: &Address) -> Result<Link, LinkError> {
 
 async fn try_connect(address: &Address) -> Result<Link, LinkError> {
     let later = |error: io::Error| LinkError::Later(error.to_string());
-    let stream =
-        TcpStream::connect((address.host.trim_matches(['[', ']']), address.port)).await.map_err(later)?;
+    let Plane { host, port } = address.plane();
+    let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(later)?;
     stream.set_nodelay(true).map_err(later)?;
     let wire = match &address.tls {
         None => Wire::Plain(stream),
         Some(config) => {
-            let name = ServerName::try_from(address.host.trim_matches(['[', ']']).to_owned())
+            let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
                 .map_err(|error| LinkError::Denied(error.to_string()))?;
             let connector = TlsConnector::from(config.clone());
             Wire::Tls(Box::new(connector.connect(name, stream).await.map_err(later)?))
         }
     };
-    let url = format!("ws://{}:{}{PATH}", address.host, address.port);
+    let url = format!("ws://{host}:{port}{PATH}");
     let mut request = url.into_client_request().map_err(|error| LinkError::Denied(error.to_string()))?;
     if !address.join_token.is_empty() {
         let bearer = HeaderValue::from_str(&format!("Bearer {}", address.join_token));
@@ -198,6 +256,12 @@ async fn try_connect(address: &Address) -> Result<Link, LinkError> {
         Ok((link, _)) => Ok(link),
         Err(WsError::Http(response)) => {
             let status = response.status();
+            let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+            if let Some(location) = location.filter(|_| status.as_u16() == 307)
+                && address.follow(location)
+            {
+                return Err(LinkError::Elsewhere(address.url()));
+            }
             let body = response.body().as_deref().unwrap_or_default();
             let detail = serde_json::from_slice::<serde_json::Value>(body).ok();
             let detail = detail.and_then(|body| body.get("detail")?.as_str().map(str::to_owned));
@@ -273,5 +337,25 @@ mod tests {
             check(wrong, None);
         }
         assert_eq!(Address::new("http://plane", "a\nb", None).err(), Some(AddressError::Token));
+    }
+
+    #[test]
+    fn several_planes_are_tried_in_turn_and_redirects_are_followed() {
+        let address = Address::new("http://a:1, http://b:2/,http://c:3", "", None).expect("an address");
+        let turned = || {
+            address.turn();
+            address.url()
+        };
+        assert_eq!(address.url(), "http://a:1");
+        assert_eq!([turned(), turned(), turned()], ["http://b:2", "http://c:3", "http://a:1"]);
+        assert!(address.follow("http://d:4/v1/workers/connect"));
+        assert_eq!(address.url(), "http://d:4");
+        assert_eq!(turned(), "http://b:2", "then the list goes on");
+        for wrong in ["https://d:4/v1/workers/connect", "/v1/workers/connect", "http://d:4/elsewhere", "d"] {
+            assert!(!address.follow(wrong), "{wrong}");
+        }
+        assert_eq!(address.url(), "http://b:2");
+        assert!(Address::new("http://a,https://b", "", None).is_err(), "a token must not leave TLS");
+        assert!(Address::new("http://a,", "", None).is_err());
     }
 }

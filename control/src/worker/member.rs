@@ -28,6 +28,12 @@ const STUCK: Duration = Duration::from_secs(10);
 /// Before it goes, a worker waits so long for its last reports to be acknowledged.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// Longest pause while one of several planes takes over.
+const PAUSE_AMONG_SEVERAL: Duration = Duration::from_secs(1);
+
+/// Redirects that are followed without a pause.
+const HOPS_MAX: u32 = 3;
+
 /// How long a farewell may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -144,9 +150,13 @@ impl Worker {
 
     /// Connects, however long it takes; work goes on meanwhile.
     async fn reach(&mut self, pauses: &mut Pauses, alone_since: Instant) -> Result<Link, Exit> {
+        let address = self.settings.address.clone();
+        let mut hops = 0;
         loop {
-            let pause = pauses.next(random_u64());
-            let address = self.settings.address.clone();
+            let mut pause = pauses.next(random_u64());
+            if address.is_several() {
+                pause = pause.min(PAUSE_AMONG_SEVERAL);
+            }
             let attempt = async {
                 tokio::time::sleep(pause).await;
                 connect(&address).await
@@ -165,7 +175,17 @@ impl Worker {
             match result {
                 Ok(link) => return Ok(link),
                 Err(LinkError::Denied(why)) => return Err(Exit::Refused(why)),
-                Err(LinkError::Later(why)) => tracing::warn!("{:?}: {why}", self.settings.address),
+                Err(LinkError::Later(why)) => {
+                    tracing::warn!("{address:?}: {why}");
+                    address.turn();
+                }
+                Err(LinkError::Elsewhere(leader)) => {
+                    tracing::info!("{leader} leads");
+                    if hops < HOPS_MAX {
+                        hops += 1;
+                        pauses.hurry();
+                    }
+                }
             }
             if let Some(limit) = self.settings.alone_for
                 && alone_since.elapsed() >= limit

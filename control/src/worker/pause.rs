@@ -14,6 +14,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Pauses {
     attempts: u32,
+    is_hurried: bool,
 }
 
 impl Pauses {
@@ -22,8 +23,16 @@ impl Pauses {
         self.attempts = 0;
     }
 
+    /// The next pause is none; those behind it are as they would have been.
+    pub(super) fn hurry(&mut self) {
+        self.is_hurried = true;
+    }
+
     /// The next pause: evenly drawn from the upper half of a time that doubles.
     pub(super) fn next(&mut self, random: u64) -> Duration {
+        if std::mem::take(&mut self.is_hurried) {
+            return Duration::ZERO;
+        }
         let attempt = self.attempts;
         self.attempts = self.attempts.saturating_add(1);
         if attempt == 0 {

@@ -1,5 +1,8 @@
 //! Too much work, and a disk without room.
 
+use std::time::Duration;
+
+use control::api::Limits;
 use control::store::DiskFault;
 
 use crate::house::{House, Plan, until};
@@ -50,9 +53,36 @@ async fn without_room_nothing_is_accepted_and_nothing_is_lost() {
             assert!(verbose.contains("journal-writable"), "{verbose}");
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(saw_refusal, "a plane without room refuses");
     assert_eq!(waiting.reply("POST").await.json()["result"], "kept", "it went on by itself");
     assert_eq!(client.get("/readyz").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plane_that_is_silent_for_long_loses_no_job() {
+    let limits = Limits { plane_patience: Duration::from_millis(200), ..Limits::default() };
+    let house = House::with(Plan { limits, ..Plan::default() }).await;
+    let mut client = house.client().await;
+    until("the worker is ready", || house.handle.figures().pools.first().is_some_and(|pool| pool.1 == 1))
+        .await;
+    house.disk.fail_next(DiskFault::Full);
+    let (key, body) = ([("idempotency-key", "unsure")], r#"{"payload":"once"}"#);
+    let reply = client.ask("POST", "/v1/jobs?wait=20", &key, body).await;
+    // The fault may have hit a beat of the worker just before: then the API refuses at once, and nothing is taken.
+    assert_eq!(reply.status, 503, "{}", reply.text());
+    assert!(reply.header("retry-after").is_some());
+    for _ in 0..600 {
+        let reply = client.ask("POST", "/v1/jobs?wait=20", &key, body).await;
+        if reply.status == 200 {
+            assert_eq!(reply.json()["result"], "once");
+            until("figures are renewed", || house.handle.figures().totals.done == 1).await;
+            assert_eq!(house.handle.figures().totals.arrived, 1);
+            return;
+        }
+        assert_eq!(reply.status, 503, "{}", reply.text());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the plane stays silent");
 }

@@ -67,28 +67,24 @@ impl Catalog {
     pub fn from_toml(files: &[(&str, &str)]) -> Result<Self, CatalogError> {
         let mut catalog = Self::default();
         for (name, text) in files {
-            let file: file::CatalogFile = toml::from_str(text).map_err(|error| CatalogError::Syntax {
-                file: (*name).to_owned(),
-                message: error.to_string(),
-            })?;
-            for offering in file.offering {
-                catalog.rows.push(Row::read(offering, &file.sources)?);
-            }
-            for tariff in file.tariff {
-                catalog.tariffs.push(Tariff::read(tariff, &file.sources)?);
-            }
+            catalog.read(name, text)?;
         }
         catalog.check()?;
         Ok(catalog)
     }
 
-    /// This catalog with the rows and tariffs of `newer` added; where both have one, `newer` wins.
+    /// This catalog with the rows and tariffs of `newer` added; where both have one, `newer` wins. Old spot prices that a
+    /// new on-demand price has overtaken are dropped.
     ///
     /// # Errors
     /// When the rows do not fit together, e.g. a new spot price above the old on-demand price.
     pub fn updated_with(&self, newer: &Self) -> Result<Self, CatalogError> {
         let mut rows = self.rows.clone();
-        rows.retain(|row| !newer.rows.iter().any(|new| new.same_place(row)));
+        let is_overtaken = |row: &Row| {
+            let listed = newer.price_list(row).filter(|_| row.capacity_type == CapacityType::Spot);
+            listed.is_some_and(|listed| row.price >= listed)
+        };
+        rows.retain(|row| !newer.rows.iter().any(|new| new.same_place(row)) && !is_overtaken(row));
         rows.extend(newer.rows.iter().cloned());
         let mut tariffs = self.tariffs.clone();
         tariffs.retain(|tariff| !newer.tariffs.iter().any(|new| new.name == tariff.name));
@@ -96,6 +92,29 @@ impl Catalog {
         let catalog = Self { rows, tariffs };
         catalog.check()?;
         Ok(catalog)
+    }
+
+    /// This catalog with the rows of one more file, which may lean on rows that are here (a spot price on its on-demand
+    /// price).
+    ///
+    /// # Errors
+    /// As [`Catalog::from_toml`] and [`Catalog::updated_with`].
+    pub fn updated_with_toml(&self, name: &str, text: &str) -> Result<Self, CatalogError> {
+        let mut newer = Self::default();
+        newer.read(name, text)?;
+        self.updated_with(&newer)
+    }
+
+    fn read(&mut self, name: &str, text: &str) -> Result<(), CatalogError> {
+        let file: file::CatalogFile = toml::from_str(text)
+            .map_err(|error| CatalogError::Syntax { file: name.to_owned(), message: error.to_string() })?;
+        for offering in file.offering {
+            self.rows.push(Row::read(offering, &file.sources)?);
+        }
+        for tariff in file.tariff {
+            self.tariffs.push(Tariff::read(tariff, &file.sources)?);
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), CatalogError> {

@@ -1,0 +1,292 @@
+//! Planes and workers as processes of their own: this test program, which begins again as one of them.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use control::api::Limits;
+use control::fleet::{FleetSettings, ManualProvider, Provider};
+use control::ha::{HaEnd, HaSettings, Standby};
+use control::plane::{Patience, Rules};
+use control::service::ServiceSettings;
+use control::worker::{Address, SleepRunner, Stop, Worker, WorkerSettings};
+use scenarios::scenario::Scenario;
+
+use crate::client::ask;
+
+/// Exit code of a plane that may lead no more.
+pub(crate) const DEPOSED: i32 = 3;
+
+/// Within this time another plane answers: what is promised.
+pub(crate) const TAKEOVER: Duration = Duration::from_secs(10);
+
+const SCENARIO: &str = r#"
+    [[workload.source]]
+    name = "users"
+    arrivals = { kind = "constant", rate = "1/s" }
+    [[pipeline.stage]]
+    name = "generate"
+    pool = "gpu"
+    time = "1s"
+    lease = "10s"
+    deliveries_max = 100
+    [fleet.pool.gpu]
+    provider = "aws"
+    region = "us-east-1"
+    instance_type = "g6.xlarge"
+    slots = 16
+    count = 2
+    count_max = 2
+    [policy]
+    scaling = "static"
+    [objective]
+    deadline = "1h"
+    [run]
+    horizon = "1h"
+"#;
+
+pub(crate) fn scenario() -> Scenario {
+    scenarios::load_str("test", SCENARIO, Path::new("."), &[]).expect("the scenario").scenario
+}
+
+fn patience() -> Patience {
+    use policy::units::Duration as Time;
+    Patience {
+        beat: Time::from_millis(500),
+        silence: Time::from_secs(4),
+        rejoin: Time::from_secs(10),
+        ..Patience::default()
+    }
+}
+
+/// The rules that the planes have, for those who read their journal.
+pub(crate) fn rules(shard: u16, secret: [u8; 32]) -> Rules {
+    let mut rules = Rules::new(&scenario(), shard, secret, patience()).expect("the rules");
+    rules.joined.insert(policy::model::PoolId(0));
+    rules
+}
+
+/// What a plane process is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    pub(crate) connection: String,
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) folder: PathBuf,
+    pub(crate) shards: u16,
+    pub(crate) shard: u16,
+    /// Begins the command, to run it in a network namespace.
+    pub(crate) prefix: Vec<String>,
+}
+
+/// A plane process.
+pub(crate) struct Plane {
+    pub(crate) wish: Wish,
+    child: Child,
+}
+
+fn again(prefix: &[String], role: &str) -> Command {
+    let program = std::env::current_exe().expect("this program");
+    let mut command = match prefix {
+        [] => Command::new(program),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+    };
+    command.args([role, "--exact", "--ignored", "--nocapture"]).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+impl Plane {
+    pub(crate) fn start(wish: Wish) -> Self {
+        let child = Self::spawn(&wish);
+        Self { wish, child }
+    }
+
+    fn spawn(wish: &Wish) -> Child {
+        let (shard, shards) = (wish.shard.to_string(), wish.shards.to_string());
+        std::fs::create_dir_all(&wish.folder).expect("a folder");
+        let log = std::fs::File::options().create(true).append(true).open(wish.folder.join("log"));
+        again(&wish.prefix, "process_that_leads")
+            .env("HEADROOM_TEST_DATABASE", &wish.connection)
+            .env("HEADROOM_TEST_NAME", &wish.name)
+            .env("HEADROOM_TEST_LISTEN", wish.address.to_string())
+            .env("HEADROOM_TEST_FOLDER", &wish.folder)
+            .env("HEADROOM_TEST_SHARDS", shards)
+            .env("HEADROOM_TEST_SHARD", shard)
+            .stderr(log.expect("a log"))
+            .spawn()
+            .expect("a process")
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &id]).status().expect("kill").success());
+    }
+
+    /// Kills it, and starts it anew.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.child = Self::spawn(&self.wish);
+    }
+
+    /// What a supervisor does: starts it anew if it has ended; the code with which it had.
+    pub(crate) fn tend(&mut self) -> Option<i32> {
+        let status = self.child.try_wait().expect("a child")?;
+        self.child = Self::spawn(&self.wish);
+        Some(status.code().unwrap_or(-1))
+    }
+
+    /// Waits until it ends; its exit code.
+    pub(crate) async fn end(&mut self) -> Option<i32> {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status.code();
+            }
+            assert!(Instant::now() < until, "{} does not end", self.wish.name);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.wish.folder.join("log")).unwrap_or_default()
+    }
+
+    /// Whether it leads and takes jobs.
+    pub(crate) async fn is_ready(&self) -> bool {
+        ask(self.wish.address, "GET", "/readyz", "", &[]).await.is_ok_and(|answer| answer.status == 200)
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-CONT", &self.child.id().to_string()]).status();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("== log of {}\n{}", self.wish.name, self.log());
+        }
+    }
+}
+
+/// Addresses on which nobody listens now.
+pub(crate) fn addresses<const N: usize>() -> [SocketAddr; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    listeners.map(|listener| listener.local_addr().expect("an address"))
+}
+
+/// Which of the planes leads; waits until one does.
+pub(crate) async fn leader(planes: &[Plane]) -> usize {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        for (at, plane) in planes.iter().enumerate() {
+            if plane.is_ready().await {
+                return at;
+            }
+        }
+        assert!(Instant::now() < until, "nobody leads");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A worker process.
+pub(crate) struct WorkerProcess(Child);
+
+impl WorkerProcess {
+    pub(crate) fn start(prefix: &[String], planes: &[SocketAddr], token: &str) -> Self {
+        let urls: Vec<String> = planes.iter().map(|address| format!("http://{address}")).collect();
+        let mut command = again(prefix, "process_that_works");
+        command.env("HEADROOM_TEST_PLANES", urls.join(",")).env("HEADROOM_TEST_TOKEN", token);
+        if std::env::var_os("HEADROOM_TEST_LOUD").is_none() {
+            command.stderr(Stdio::null());
+        }
+        Self(command.spawn().expect("a process"))
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn told(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is set by the test that starts this"))
+}
+
+/// The life of a plane process.
+pub(crate) fn lead() -> ! {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let end = runtime.block_on(async {
+        let listen: SocketAddr = told("HEADROOM_TEST_LISTEN").parse().expect("an address");
+        let (connection, name) = (told("HEADROOM_TEST_DATABASE"), told("HEADROOM_TEST_NAME"));
+        let settings = HaSettings {
+            shards: told("HEADROOM_TEST_SHARDS").parse().expect("a number"),
+            candidates: vec![told("HEADROOM_TEST_SHARD").parse().expect("a number")],
+            ..HaSettings::new(&connection, &name, &format!("http://{listen}"))
+        };
+        let service = ServiceSettings {
+            folder: told("HEADROOM_TEST_FOLDER").into(),
+            listen,
+            tls: None,
+            limits: Limits::default(),
+            patience: patience(),
+            shard: 0,
+            joined: vec!["gpu".to_owned()],
+            fleet: FleetSettings::default(),
+        };
+        let scenario = scenario();
+        let (asked, wants_end) = tokio::sync::watch::channel(false);
+        tokio::spawn(async move {
+            let kind = tokio::signal::unix::SignalKind::terminate();
+            tokio::signal::unix::signal(kind).expect("a signal").recv().await;
+            asked.send_replace(true);
+        });
+        let providers = |_: &Rules, _, _| {
+            let manual: Arc<dyn Provider> = Arc::new(ManualProvider);
+            Ok(vec![manual])
+        };
+        let standby = Standby::start(settings, service, &scenario).await?;
+        standby.run(&scenario, Box::new(providers), wants_end).await
+    });
+    tracing::info!("ends: {end:?}");
+    std::process::exit(match end {
+        Ok(HaEnd::Asked) => 0,
+        Ok(HaEnd::Deposed(_)) => DEPOSED,
+        Ok(HaEnd::Failed(_)) => 4,
+        Ok(HaEnd::Panicked) => 5,
+        Err(_) => 6,
+    })
+}
+
+/// The life of a worker process.
+pub(crate) fn work() -> ! {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let exit = runtime.block_on(async {
+        let address = Address::new(&told("HEADROOM_TEST_PLANES"), &told("HEADROOM_TEST_TOKEN"), None);
+        let settings = WorkerSettings {
+            address: address.expect("an address"),
+            pool: "gpu".to_owned(),
+            launch: None,
+            slots: 16,
+            hang_after: Duration::from_secs(60),
+            alone_for: None,
+        };
+        let (_stop, stopping) = tokio::sync::watch::channel(Stop::No);
+        Worker::new(settings, Arc::new(SleepRunner::new()), stopping).expect("a thread").run().await
+    });
+    panic!("{exit:?}")
+}
