@@ -184,17 +184,15 @@ pub(crate) fn text(names: &[&'static str], sides: &[&Side], has_errors: bool) ->
     };
     row("arrived".into(), &|side| side.arrived, &figure);
     row("done".into(), &|side| side.done, &figure);
-    let others: [(&str, fn(&Side) -> f64); 4] = [
-        ("failed", |side| side.failed),
-        ("expired", |side| side.expired),
-        ("cancelled", |side| side.cancelled),
-        ("rejected", |side| side.rejected),
-    ];
-    for (name, of) in others {
+    let mut rare = |name: &str, of: &dyn Fn(&Side) -> f64| {
         if sides.iter().any(|side| of(side) > 0.0) {
-            row(name.into(), &of, &figure);
+            row(name.into(), of, &figure);
         }
-    }
+    };
+    rare("failed", &|side| side.failed);
+    rare("expired", &|side| side.expired);
+    rare("cancelled", &|side| side.cancelled);
+    rare("rejected", &|side| side.rejected);
     row("on time".into(), &|side| side.on_time_ratio, &share);
     row("mean wait".into(), &|side| side.wait_mean_s, &time);
     row("mean in system".into(), &|side| side.latency_s.mean, &time);
