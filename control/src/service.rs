@@ -20,8 +20,8 @@ use crate::connect::{self, ConnectSettings};
 use crate::engine::{Engine, OpenError, Recovery};
 use crate::fleet::{Fleet, FleetSettings, News, Provider};
 use crate::ha::Seat;
-use crate::objects::{ObjectSettings, Objects, PlaceError};
 use crate::journal::{ScenarioText, Start, StartsError, note_start};
+use crate::objects::{ObjectSettings, Objects, PlaceError};
 use crate::plane::{Patience, Rules, RulesError};
 use crate::shell::{self, Handle, Outlets, Stopped};
 use crate::store::{SqliteStore, Store, StoreError};
@@ -204,13 +204,8 @@ impl Service {
             settings.objects.clone(),
         )?;
         let calendar = Calendar::new(clock);
-        let announcer = Announcer::new(
-            handle.clone(),
-            secrets.clone(),
-            calendar,
-            public_url.clone(),
-            &settings.webhooks,
-        );
+        let announcer =
+            Announcer::new(handle.clone(), secrets.clone(), calendar, public_url.clone(), &settings.webhooks);
         let announcer = announcer.map_err(io("setting up the webhooks' client"))?;
         let objects_and_secret = objects.router().merge(webhook::router(keys.clone(), secrets));
         let api = ApiSettings {

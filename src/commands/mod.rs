@@ -17,9 +17,9 @@ pub(crate) mod model_args;
 mod overrides;
 pub(crate) mod parquet_rows;
 pub(crate) mod plan;
-mod price_update;
 #[cfg(feature = "live")]
 mod played;
+mod price_update;
 pub(crate) mod prices;
 pub(crate) mod profile;
 #[cfg(feature = "live")]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use control::fleet::{Fate, Fates, FleetSettings, Loss, News, Provider, Rehearsal};
 use control::journal::ScenarioText;
+use control::objects::{ObjectSettings, Place};
 use control::plane::{Patience, Rules};
 use control::service::{End, Service, ServiceError, ServiceSettings, join_token};
 use control::shell::Handle;
@@ -207,6 +208,9 @@ async fn play(
         shard: 0,
         joined: Vec::new(),
         fleet: FleetSettings::default(),
+        public_url: None,
+        webhooks: control::webhook::WebhookSettings::default(),
+        objects: ObjectSettings { place: Place::Folder(folder.join("objects")), ..ObjectSettings::default() },
         text: Some(text),
     };
     let inputs = load_inputs(&scenario)?;

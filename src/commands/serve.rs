@@ -9,8 +9,8 @@ use control::api::{Limits, TlsFiles};
 use control::fleet::{
     FleetSettings, ManualProvider, News, ProcessProvider, ProcessSettings, Provider, SpendLimits,
 };
-use control::objects::{ObjectSettings, Place};
 use control::journal::ScenarioText;
+use control::objects::{ObjectSettings, Place};
 use control::plane::{Patience, Rules};
 use control::service::{End, Service, ServiceError, ServiceSettings, join_token};
 use control::webhook::WebhookSettings;
@@ -246,9 +246,8 @@ fn settings(args: &ServeArgs, loaded: &scenarios::Loaded, kinds: &[ProviderKind]
 }
 
 fn objects(args: &ServeArgs) -> ObjectSettings {
-    let days = |count: u32| {
-        (count > 0).then(|| std::time::Duration::from_secs(24 * 3600).saturating_mul(count))
-    };
+    let days =
+        |count: u32| (count > 0).then(|| std::time::Duration::from_secs(24 * 3600).saturating_mul(count));
     let place = match &args.objects {
         None => Place::Folder(args.data.join("objects")),
         Some(text) if text.starts_with("s3://") => Place::S3(text.clone()),
@@ -331,7 +330,10 @@ fn work_arguments(args: &ServeArgs) -> std::io::Result<Vec<String>> {
 
 fn failure(error: ServiceError) -> Failure {
     let status = match &error {
-        ServiceError::Rules(_) | ServiceError::NoPool(..) | ServiceError::Keys(_) | ServiceError::Objects(_) => Status::InvalidInput,
+        ServiceError::Rules(_)
+        | ServiceError::NoPool(..)
+        | ServiceError::Keys(_)
+        | ServiceError::Objects(_) => Status::InvalidInput,
         _ => Status::Failed,
     };
     Failure::new(status, "serve::start", error.to_string())

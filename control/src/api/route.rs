@@ -167,7 +167,9 @@ async fn own(
         (Route::Reload, &Method::POST) => operate::reload(ask).await,
         (Route::Decisions, &Method::GET) => events::decisions(ask),
         (Route::Metrics, &Method::GET) => health::metrics(&ask),
-        (Route::Nothing | Route::Workers | Route::Objects | Route::WebhookSecret, _) => Err(Problem::no_path()),
+        (Route::Nothing | Route::Workers | Route::Objects | Route::WebhookSecret, _) => {
+            Err(Problem::no_path())
+        }
         (Route::Jobs, _) => Err(Problem::method("GET, HEAD, POST")),
         (Route::Job, _) => Err(Problem::method("GET, HEAD, DELETE")),
         (Route::Batch | Route::Cancel | Route::Hold | Route::Reload, _) => Err(Problem::method("POST")),

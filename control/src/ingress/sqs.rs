@@ -207,8 +207,7 @@ impl SqsIngress {
         let Some(results) = &self.settings.results else {
             return self.handle.submit_many(submissions.collect()).await;
         };
-        let submitted =
-            futures_util::future::join_all(submissions.map(|one| self.handle.submit(one, true)));
+        let submitted = futures_util::future::join_all(submissions.map(|one| self.handle.submit(one, true)));
         let mut answers = Vec::with_capacity(jobs.len());
         for (submitted, (message, _)) in submitted.await.into_iter().zip(jobs) {
             let submitted = submitted?;

@@ -107,6 +107,7 @@ impl Objects {
 /// There is no such object, or none for this key.
 pub(super) fn no_object(key: &Key) -> Problem {
     let detail = format!("there is no object `{key}` for this key");
-    let remedy = "check the name; outputs are there once the worker has written them, and are not kept for ever";
+    let remedy =
+        "check the name; outputs are there once the worker has written them, and are not kept for ever";
     Problem::new(StatusCode::NOT_FOUND, "no-such-object", detail, remedy)
 }

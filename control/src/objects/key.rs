@@ -37,7 +37,9 @@ pub enum KeyError {
     #[error("a key of {0} bytes; use at most {KEY_BYTES_MAX}, and 255 between slashes")]
     Long(usize),
     /// It has a character that keys have not.
-    #[error("the key `{shown}` has the character {wrong:?}; use letters and digits of ASCII and . _ - + = @ , ( ) !")]
+    #[error(
+        "the key `{shown}` has the character {wrong:?}; use letters and digits of ASCII and . _ - + = @ , ( ) !"
+    )]
     Character { shown: String, wrong: char },
     /// An empty part, `.` or `..`.
     #[error("the key `{0}` has an empty part, `.` or `..`; put a name between slashes")]

@@ -9,7 +9,8 @@ pub(super) fn said(value: &str) -> Option<&str> {
     let is_kind = |text: &str| {
         let (major, minor) = text.split_once('/')?;
         let is_token = |part: &str| {
-            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
+            !part.is_empty()
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
         };
         (is_token(major) && is_token(minor)).then_some(())
     };

@@ -72,7 +72,8 @@ pub(crate) async fn read(objects: &Objects, key: &Key, parts: &Parts) -> Result<
 
 fn outside(key: &Key, size: u64) -> Response<Body> {
     let detail = format!("`{key}` has {size} bytes, and none in that range");
-    let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "range", detail, "ask for bytes that are there");
+    let problem =
+        Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "range", detail, "ask for bytes that are there");
     let mut response = problem.into_response();
     insert(&mut response, header::CONTENT_RANGE, &format!("bytes */{size}"));
     response

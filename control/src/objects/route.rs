@@ -124,14 +124,16 @@ pub(crate) async fn sign(
 
 async fn signed(objects: &Objects, headers: &HeaderMap, body: Body) -> Result<SignedBody, Problem> {
     let who = objects.who(headers)?;
-    let reading = tokio::time::timeout(objects.0.settings.patience, axum::body::to_bytes(body, SIGN_BYTES_MAX));
+    let reading =
+        tokio::time::timeout(objects.0.settings.patience, axum::body::to_bytes(body, SIGN_BYTES_MAX));
     let bytes = match reading.await {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(_)) => return Err(Problem::too_large("the body", SIGN_BYTES_MAX)),
         Err(_) => return Err(write::slow(objects.0.settings.patience)),
     };
     let wrong = |detail: String| {
-        let remedy = "send JSON like {\"key\": \"inputs/1/cat.png\", \"method\": \"PUT\", \"expires_s\": 600}";
+        let remedy =
+            "send JSON like {\"key\": \"inputs/1/cat.png\", \"method\": \"PUT\", \"expires_s\": 600}";
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", detail, remedy)
     };
     let asked: SignBody = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
@@ -186,11 +188,13 @@ pub(super) fn failed(key: &Key, error: &Error) -> Problem {
         Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
             tracing::error!("no room for objects: {error}");
             let detail = format!("there is no room for `{key}`; nothing of it was kept");
-            let remedy = "ask again later; the operator frees space, or shortens the time that objects are kept";
+            let remedy =
+                "ask again later; the operator frees space, or shortens the time that objects are kept";
             Problem::new(StatusCode::INSUFFICIENT_STORAGE, "no-room", detail, remedy).later(60)
         }
         Some(ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::AlreadyExists) => {
-            let detail = format!("`{key}` and another object cannot both be: one's name is a folder of the other");
+            let detail =
+                format!("`{key}` and another object cannot both be: one's name is a folder of the other");
             Problem::new(StatusCode::CONFLICT, "key-in-the-way", detail, "choose another name")
         }
         _ => {

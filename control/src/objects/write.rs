@@ -43,7 +43,8 @@ pub(crate) async fn write(
 ) -> Result<Response<Body>, Problem> {
     for name in [header::IF_MATCH, header::IF_NONE_MATCH, header::CONTENT_RANGE, header::CONTENT_ENCODING] {
         if headers.contains_key(&name) {
-            let detail = format!("objects are written whole and whatever was there: `{name}` is not understood");
+            let detail =
+                format!("objects are written whole and whatever was there: `{name}` is not understood");
             return Err(Problem::invalid(detail, "send the request without this header"));
         }
     }

@@ -102,7 +102,11 @@ mod tests {
             ("64:ff9b:1::1", false, false),
         ] {
             let address = text.parse().expect(text);
-            assert_eq!((is_allowed(address, false), is_allowed(address, true)), (always, privately), "{text}");
+            assert_eq!(
+                (is_allowed(address, false), is_allowed(address, true)),
+                (always, privately),
+                "{text}"
+            );
         }
     }
 }

@@ -173,7 +173,8 @@ fn tls(authorities: Option<&Path>) -> io::Result<rustls::ClientConfig> {
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let versions =
+        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     Ok(versions.map_err(io::Error::other)?.with_root_certificates(roots).with_no_client_auth())
 }
 
@@ -334,7 +335,8 @@ mod tests {
     /// The address that was checked is the one that is called: nobody resolves a second time.
     #[tokio::test]
     async fn checked_address_is_the_called_one() {
-        let (address, count) = receiver("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+        let (address, count) =
+            receiver("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
         let lookups = Arc::new(AtomicUsize::new(0));
         let counted = lookups.clone();
         let fixed: Lookup = Arc::new(move |name| {

@@ -38,7 +38,8 @@ pub(crate) struct SecretBody {
 
 /// The route.
 pub fn router(keys: Arc<KeyRing>, secrets: Arc<Secrets>) -> axum::Router {
-    let methods = get(show).post(change).fallback(async || Problem::method("GET, HEAD, POST").into_response());
+    let methods =
+        get(show).post(change).fallback(async || Problem::method("GET, HEAD, POST").into_response());
     axum::Router::new().route(SECRET_PATH, methods).with_state(Door { keys, secrets })
 }
 

@@ -64,9 +64,8 @@ mod tests {
 
     #[test]
     fn ten_attempts_in_a_good_three_days() {
-        let all = |chance| -> Duration {
-            (0..).map_while(|attempts| pause(&PAUSES, attempts, None, chance)).sum()
-        };
+        let all =
+            |chance| -> Duration { (0..).map_while(|attempts| pause(&PAUSES, attempts, None, chance)).sum() };
         assert_eq!(all(0.0), Duration::from_secs(5 + 35 * 60 + 75 * 3600));
         assert_eq!(all(1.0).as_secs(), (5 + 35 * 60 + 75 * 3600) * 11 / 10);
         assert_eq!(pause(&PAUSES, 10, Some(Duration::from_secs(1)), 0.0), None);

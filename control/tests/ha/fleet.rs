@@ -246,6 +246,10 @@ pub(crate) fn lead() -> ! {
             shard: 0,
             joined: vec!["gpu".to_owned()],
             fleet: FleetSettings::default(),
+            text: None,
+            public_url: None,
+            webhooks: control::webhook::WebhookSettings::default(),
+            objects: control::objects::ObjectSettings::default(),
         };
         let scenario = scenario();
         let (asked, wants_end) = tokio::sync::watch::channel(false);

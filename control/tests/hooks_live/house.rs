@@ -90,7 +90,8 @@ impl House {
 
     /// Builds a house in a folder that is there.
     pub(crate) async fn open_in(folder: TempDir, keys: Keys, plan: &Plan) -> Self {
-        let scenario = scenarios::load_str("test", SCENARIO, Path::new("."), &[]).expect("the scenario").scenario;
+        let scenario =
+            scenarios::load_str("test", SCENARIO, Path::new("."), &[]).expect("the scenario").scenario;
         let mut objects = plan.objects.clone();
         if let control::objects::Place::Folder(place) = &mut objects.place {
             *place = folder.path().join(&place);
@@ -107,8 +108,11 @@ impl House {
             public_url: None,
             webhooks: plan.webhooks.clone(),
             objects,
+            text: None,
+            objects: control::objects::ObjectSettings::default(),
         };
-        let manual = |_: &_, _, _| Ok(vec![std::sync::Arc::new(ManualProvider) as std::sync::Arc<dyn Provider>]);
+        let manual =
+            |_: &_, _, _| Ok(vec![std::sync::Arc::new(ManualProvider) as std::sync::Arc<dyn Provider>]);
         let service = Service::start(settings, &scenario, Box::new(manual)).await.expect("a service");
         Self { folder, service, keys, client: Client::builder().no_proxy().build().expect("a client") }
     }

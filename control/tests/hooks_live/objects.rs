@@ -43,7 +43,8 @@ async fn raw(house: &House, request: &[u8]) -> u16 {
     let mut stream = TcpStream::connect(house.service.address).await.expect("a connection");
     stream.write_all(request).await.expect("sent");
     let mut answer = [0; 64];
-    let read = tokio::time::timeout(SOON, stream.read(&mut answer)).await.expect("an answer").expect("readable");
+    let read =
+        tokio::time::timeout(SOON, stream.read(&mut answer)).await.expect("an answer").expect("readable");
     let text = String::from_utf8_lossy(&answer[..read]).into_owned();
     text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
 }
@@ -58,12 +59,21 @@ async fn what_is_put_is_got() {
         let tag = header(&put, "etag").to_owned();
         assert_eq!((status(&put), tag.is_empty()), (201, false));
         let got = house.get(path, &key).await;
-        assert_eq!((status(&got), header(&got, "content-type"), header(&got, "etag")), (200, "image/png", &*tag));
-        assert_eq!((header(&got, "content-length"), header(&got, "x-content-type-options")), ("10", "nosniff"));
+        assert_eq!(
+            (status(&got), header(&got, "content-type"), header(&got, "etag")),
+            (200, "image/png", &*tag)
+        );
+        assert_eq!(
+            (header(&got, "content-length"), header(&got, "x-content-type-options")),
+            ("10", "nosniff")
+        );
         assert!(header(&got, "last-modified").ends_with(" GMT"));
         assert_eq!(got.text().await.expect("a body"), "0123456789");
         let head = house.ask(Method::HEAD, path, &key).send().await.expect("an answer");
-        assert_eq!((status(&head), header(&head, "content-length"), header(&head, "etag")), (200, "10", &*tag));
+        assert_eq!(
+            (status(&head), header(&head, "content-length"), header(&head, "etag")),
+            (200, "10", &*tag)
+        );
         let with = async |name: &str, value: &str, more: Option<(&str, &str)>| {
             let mut request = house.ask(Method::GET, path, &key).header(name, value);
             if let Some((name, value)) = more {
@@ -177,7 +187,8 @@ async fn everybody_sees_the_own_only() {
     let house = house_with(|_| {}).await;
     let keys = house.keys.clone();
     let input = "/v1/objects/inputs/1/cat.png";
-    for (key, expected) in [("hr_0_0", 401), (&*keys.two, 403), (&*keys.worker, 403), (&*keys.operator, 403)] {
+    for (key, expected) in [("hr_0_0", 401), (&*keys.two, 403), (&*keys.worker, 403), (&*keys.operator, 403)]
+    {
         assert_eq!(status(&house.put(input, key, "x").await), expected, "{key}");
     }
     assert_eq!(status(&house.put(input, &keys.one, "x").await), 201);
@@ -199,7 +210,11 @@ async fn everybody_sees_the_own_only() {
     assert_eq!(status(&house.put(&output, &keys.worker, "made").await), 201);
     let look = house.service.handle.look(|plane| control::service::join_token(plane.rules()));
     let own = look.await.expect("the plane lives");
-    assert_eq!(status(&house.put(&output, &own, "made").await), 201, "workers that the plane launched write, too");
+    assert_eq!(
+        status(&house.put(&output, &own, "made").await),
+        201,
+        "workers that the plane launched write, too"
+    );
     assert_eq!(status(&house.put(input, &own, "x").await), 403);
     assert_eq!(status(&house.get(input, &own).await), 200);
     worker.finish(&start, vec![format!("outputs/{job}/dance.webp")]).await;
@@ -226,7 +241,10 @@ async fn everybody_sees_the_own_only() {
         let batch = json!([body, { "payload": {} }]).to_string();
         let answer = house.ask(Method::POST, "/v1/jobs/batch", &keys.one).body(batch).send().await;
         let (_, answer) = json_of(answer.expect("an answer")).await;
-        assert_eq!((&answer["jobs"][0]["status"], &answer["jobs"][1]["status"]), (&expected.into(), &202.into()));
+        assert_eq!(
+            (&answer["jobs"][0]["status"], &answer["jobs"][1]["status"]),
+            (&expected.into(), &202.into())
+        );
     }
     let theirs = json!({ "payload": {}, "inputs": [format!("outputs/{job}/dance.webp")] });
     assert_eq!(house.try_submit(&keys.two, theirs).await.0, 422);
@@ -303,7 +321,11 @@ async fn full_disk_is_507_and_nothing_is_half_written() {
     house.close().await;
     assert!(mount("umount", &[]));
     assert_eq!((status(&small), code, &problem["type"]), (201, 507, &"urn:headroom:problem:no-room".into()));
-    assert_eq!((kept.len(), left, status(&again)), (1000, 1, 201), "the old object is whole, and there is room again");
+    assert_eq!(
+        (kept.len(), left, status(&again)),
+        (1000, 1, 201),
+        "the old object is whole, and there is room again"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -362,9 +384,12 @@ async fn old_objects_go_and_those_of_live_jobs_stay() {
     let (one, worker_key) = (house.keys.one.clone(), house.keys.worker.clone());
     let (ended, live) = (house.submit(None).await, house.submit(None).await);
     let mut names = vec![("inputs/1/young".to_owned(), 30, true), ("inputs/1/old".to_owned(), 32, false)];
-    for (job, name, days, stays) in
-        [(ended, "young", 6, true), (ended, "old", 8, false), (live, "old", 8, true), (ended, "b/c", 8, false)]
-    {
+    for (job, name, days, stays) in [
+        (ended, "young", 6, true),
+        (ended, "old", 8, false),
+        (live, "old", 8, true),
+        (ended, "b/c", 8, false),
+    ] {
         names.push((format!("outputs/{job}/{name}"), days, stays));
     }
     for (name, ..) in &names {

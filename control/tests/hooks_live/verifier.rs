@@ -66,7 +66,10 @@ impl Verifier {
             return Some(Self { program: python, script: ["-c", PYTHON] });
         }
         let is_required = std::env::var("HEADROOM_REQUIRE_PYTHON").is_ok_and(|value| value == "1");
-        assert!(!is_required, "`{python}` has no package standardwebhooks; install it, or set HEADROOM_PYTHON");
+        assert!(
+            !is_required,
+            "`{python}` has no package standardwebhooks; install it, or set HEADROOM_PYTHON"
+        );
         if works("node", ["-e", ""]) {
             return Some(Self { program: "node".to_owned(), script: ["-e", NODE] });
         }
@@ -78,8 +81,12 @@ impl Verifier {
     pub(crate) fn check(&self, secret: &str, messages: &[Received]) -> Vec<bool> {
         use base64::Engine as _;
         let mut command = Command::new(&self.program);
-        let mut child =
-            command.args(self.script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a verifier");
+        let mut child = command
+            .args(self.script)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a verifier");
         let mut input = child.stdin.take().expect("its input");
         for message in messages {
             let case = json!({
