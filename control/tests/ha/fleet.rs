@@ -249,7 +249,10 @@ pub(crate) fn lead() -> ! {
             text: None,
             public_url: None,
             webhooks: control::webhook::WebhookSettings::default(),
-            objects: control::objects::ObjectSettings::default(),
+            objects: control::objects::ObjectSettings {
+                place: control::objects::Place::Memory,
+                ..control::objects::ObjectSettings::default()
+            },
         };
         let scenario = scenario();
         let (asked, wants_end) = tokio::sync::watch::channel(false);

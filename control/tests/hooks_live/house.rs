@@ -109,7 +109,6 @@ impl House {
             webhooks: plan.webhooks.clone(),
             objects,
             text: None,
-            objects: control::objects::ObjectSettings::default(),
         };
         let manual =
             |_: &_, _, _| Ok(vec![std::sync::Arc::new(ManualProvider) as std::sync::Arc<dyn Provider>]);
