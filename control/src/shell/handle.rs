@@ -27,14 +27,37 @@ pub(crate) type Look = Box<dyn FnOnce(&Plane) + Send>;
 const FULL_PAUSE: Duration = Duration::from_millis(2);
 
 pub(crate) enum Message {
-    Submit { submission: Box<Submission>, sender: oneshot::Sender<Answer>, end: Option<EndSender> },
-    SubmitMany { submissions: Vec<Box<Submission>>, sender: oneshot::Sender<Vec<Answer>> },
-    Ask { command: Command, sender: oneshot::Sender<Answer> },
+    Submit {
+        submission: Box<Submission>,
+        sender: oneshot::Sender<Answer>,
+        end: Option<EndSender>,
+    },
+    #[expect(clippy::vec_box, reason = "a command takes each box as it is")]
+    SubmitMany {
+        submissions: Vec<Box<Submission>>,
+        sender: oneshot::Sender<Vec<Answer>>,
+    },
+    Ask {
+        command: Command,
+        sender: oneshot::Sender<Answer>,
+    },
     Tell(Command),
     Look(Look),
-    Attach { session: SessionId, sender: mpsc::UnboundedSender<ToWorker> },
-    Watch { job: JobNumber, sender: mpsc::UnboundedSender<News> },
-    Progress { session: SessionId, lease: Lease, job: JobNumber, done: u32, of: u32 },
+    Attach {
+        session: SessionId,
+        sender: mpsc::UnboundedSender<ToWorker>,
+    },
+    Watch {
+        job: JobNumber,
+        sender: mpsc::UnboundedSender<News>,
+    },
+    Progress {
+        session: SessionId,
+        lease: Lease,
+        job: JobNumber,
+        done: u32,
+        of: u32,
+    },
     Stop(oneshot::Sender<()>),
 }
 
