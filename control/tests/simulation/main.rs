@@ -22,9 +22,9 @@ const SEEDS: u64 = 10_000;
 fn nothing_is_lost_or_done_twice_whatever_fails() {
     let asked = std::env::var("HEADROOM_SEEDS").unwrap_or_else(|_| format!("0..{SEEDS}"));
     let (from, to, story) = match asked.split_once("..") {
-        Some((from, to)) => (from.parse().unwrap(), to.parse().unwrap(), false),
+        Some((from, to)) => (from.parse().expect("a sound world"), to.parse().expect("a sound world"), false),
         None => {
-            let seed: u64 = asked.parse().unwrap();
+            let seed: u64 = asked.parse().expect("a sound world");
             (seed, seed + 1, true)
         }
     };
@@ -48,12 +48,12 @@ fn nothing_is_lost_or_done_twice_whatever_fails() {
                             text.unwrap_or_default()
                         );
                     });
-                    total.lock().unwrap().add(&outcome);
+                    total.lock().expect("a sound world").add(&outcome);
                 }
             });
         }
     });
-    let total = total.into_inner().unwrap();
+    let total = total.into_inner().expect("a sound world");
     println!("{total:#?}");
     assert!(total.accepted > 0 && total.crashes > 0 || story);
 }

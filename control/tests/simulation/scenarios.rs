@@ -125,7 +125,7 @@ pub(crate) fn rules(index: u64) -> Rules {
                 join: Duration::from_secs(120),
                 ..Patience::default()
             };
-            let mut rules = Rules::new(&loaded, 3, [7; 32], patience).unwrap();
+            let mut rules = Rules::new(&loaded, 3, [7; 32], patience).expect("a sound world");
             if at == 0 {
                 rules.joined.insert(PoolId(0));
             }

@@ -147,8 +147,8 @@ pub(crate) struct World {
 
 /// A plane's state as bytes, without timers that are void already: those depend on when it was last taken up.
 fn canonical(plane: &Plane) -> Vec<u8> {
-    let image = PlaneImage::decode(&plane.image().encode()).unwrap();
-    Plane::restore(plane.rules().clone(), image).unwrap().image().encode()
+    let image = PlaneImage::decode(&plane.image().encode()).expect("a sound world");
+    Plane::restore(plane.rules().clone(), image).expect("a sound world").image().encode()
 }
 
 impl Event {
@@ -277,7 +277,7 @@ impl World {
 
     fn finish(mut self) -> Outcome {
         let engine = self.engine.as_mut().expect("a calm world has its plane");
-        engine.commit(&mut Vec::new()).unwrap();
+        engine.commit(&mut Vec::new()).expect("a sound world");
         self.reconcile();
         let engine = self.engine.take().expect("it was there");
         assert_eq!(
@@ -286,10 +286,10 @@ impl World {
             "seed {}: jobs are still in the system at rest",
             self.seed
         );
-        engine.plane().dispatcher().check().unwrap();
+        engine.plane().dispatcher().check().expect("a sound world");
         let mut archive = engine.store().archive();
-        for bytes in archive.latest(None, usize::MAX).unwrap() {
-            let record = decode_record(JobNumber(0), &bytes).unwrap();
+        for bytes in archive.latest(None, usize::MAX).expect("a sound world") {
+            let record = decode_record(JobNumber(0), &bytes).expect("a sound world");
             self.judge.stored_end(record.job, record.outcome);
         }
         self.judge.close();
@@ -305,7 +305,7 @@ impl World {
         // What is on disk gives the same plane again.
         let image = canonical(engine.plane());
         let mut store = DiskStore::open(&self.disk);
-        let (again, _, _) = fold(&mut store, self.rules.clone()).unwrap();
+        let (again, _, _) = fold(&mut store, self.rules.clone()).expect("a sound world");
         assert!(canonical(&again) == image, "replay gives another plane");
         self.outcome.commands = engine.next() - 1;
         self.outcome.appends = self.disk.appends();
@@ -435,7 +435,8 @@ impl World {
             // Providers and announcers repeat what was not taken; clients with a key do too.
             match command {
                 Command::Submit(submission) => {
-                    let client = u64::from_le_bytes(submission.payload[..8].try_into().unwrap());
+                    let client =
+                        u64::from_le_bytes(submission.payload[..8].try_into().expect("a sound world"));
                     let at = self.within(20.0);
                     self.at(at, Event::Submit { client, again: 1 });
                 }
@@ -508,7 +509,7 @@ impl World {
             && let Some(engine) = self.engine.as_mut()
             && engine.pending() == 0
         {
-            engine.keep_image().unwrap();
+            engine.keep_image().expect("a sound world");
             self.outcome.images += 1;
         }
         if let Some(engine) = self.engine.as_ref() {
@@ -525,7 +526,7 @@ impl World {
         let engine = self.engine.as_ref().expect("a turn has its plane");
         let plane = engine.plane();
         if engine.next() % 16 == 0 {
-            plane.dispatcher().check().unwrap();
+            plane.dispatcher().check().expect("a sound world");
         }
         for tenant in 0..2 {
             let held = plane.list(Some(tenant), None, usize::MAX).jobs.len();
@@ -613,7 +614,7 @@ impl World {
 
     fn restart(&mut self) {
         let store = DiskStore::open(&self.disk);
-        let engine = Engine::open(store, self.rules.clone(), 0).unwrap();
+        let engine = Engine::open(store, self.rules.clone(), 0).expect("a sound world");
         self.tell(|| {
             format!(
                 "a plane takes over as epoch {} with {} jobs",
