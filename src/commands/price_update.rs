@@ -18,7 +18,7 @@ Needs a program built with `--features aws`; the questions are free of charge.";
 
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
-#[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "read by the build with AWS only"))]
+#[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "read by the build with AWS only"))]
 pub(crate) struct UpdateArgs {
     /// Only this region; may be given several times. Default: all AWS regions of the catalog.
     #[arg(long, value_name = "REGION")]

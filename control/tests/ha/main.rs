@@ -3,6 +3,7 @@
 
 mod client;
 #[path = "../postgres/cluster.rs"]
+#[allow(dead_code, reason = "the tests of the store use more of it")]
 mod cluster;
 mod fleet;
 mod judge;
