@@ -399,7 +399,7 @@ impl World {
     }
 
     fn submit(&mut self, client: u64, again: u8) {
-        let keyed = client % 3 != 0;
+        let keyed = !client.is_multiple_of(3);
         if again > 0 && !keyed {
             return; // asking again without a key would be another job
         }
@@ -408,12 +408,12 @@ impl World {
             tenant_jobs_max: TENANT_MAX,
             class: ClassId(0),
             region: RegionId(0),
-            priority: (client % 5 == 0).then_some((client % 8) as u8),
-            deadline: (client % 7 == 0).then(|| Duration::from_secs(30 + client)),
+            priority: client.is_multiple_of(5).then_some((client % 8) as u8),
+            deadline: client.is_multiple_of(7).then(|| Duration::from_secs(30 + client)),
             payload: client.to_le_bytes().into(),
             inputs: Vec::new(),
             idempotency: keyed.then_some(Idempotency { key: u128::from(client), body: client }),
-            webhook: (client % 4 == 0).then(|| "https://example.org/hook".to_owned()),
+            webhook: client.is_multiple_of(4).then(|| "https://example.org/hook".to_owned()),
             traceparent: None,
         };
         if self.faults && keyed && self.often(0.1) {
@@ -525,7 +525,7 @@ impl World {
     fn quotas_hold(&mut self) {
         let engine = self.engine.as_ref().expect("a turn has its plane");
         let plane = engine.plane();
-        if engine.next() % 16 == 0 {
+        if engine.next().is_multiple_of(16) {
             plane.dispatcher().check().expect("a sound world");
         }
         for tenant in 0..2 {
@@ -582,7 +582,9 @@ impl World {
                 let at = self.within(30.0);
                 self.at(at, Event::Cancel(job));
             }
-            Answer::Rejected { retry_after, .. } if client != u64::MAX && again < 3 && client % 3 != 0 => {
+            Answer::Rejected { retry_after, .. }
+                if client != u64::MAX && again < 3 && !client.is_multiple_of(3) =>
+            {
                 let at = self.now + retry_after;
                 self.at(at, Event::Submit { client, again: again + 1 });
             }
