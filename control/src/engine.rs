@@ -62,7 +62,7 @@ impl<S: Store> Engine<S> {
     /// Folds the journal and takes over as the next epoch. What the plane before may not have done is among the first
     /// commit's effects.
     ///
-    /// `unix_ms` is the wall clock; `now` follows from it and the journal's last time (see [`Engine::last`]).
+    /// `unix_ms` is the wall clock; `now` follows from it and the journal's last time.
     ///
     /// # Errors
     /// [`OpenError`].

@@ -311,10 +311,22 @@ impl Plane {
         }
     }
 
+    /// No lease ran while there was no plane to renew it: all begin anew. Whose worker is really gone is found by its
+    /// silence.
+    fn renew_all(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let work = self.machines.iter().flat_map(|(_, machine)| machine.work.iter().copied());
+        let held = work.filter_map(|slot| self.jobs.at(slot)?.held.map(|(lease, _)| lease));
+        let leases: Vec<Lease> = held.collect();
+        for lease in leases {
+            self.give(now, Input::LeaseRenewed { lease }, out);
+        }
+    }
+
     /// A new plane: no worker is connected to it, and what the last one may not have done is asked for again.
     pub(super) fn take_over(&mut self, now: Instant, epoch: u64, out: &mut Vec<Effect>) {
         self.epoch = epoch;
         self.machines.standby.clear();
+        self.renew_all(now, out);
         let all: Vec<InstanceId> = self.machines.iter().map(|(instance, _)| instance).collect();
         for instance in all {
             let Some(machine) = self.machines.get(instance) else { continue };

@@ -21,8 +21,12 @@ async fn every_path_that_is_described_is_there() {
     let house = House::open().await;
     let description = house.client().await.get("/v1/openapi.json").await.json();
     let paths = description["paths"].as_object().expect("paths");
-    assert_eq!(paths.len(), 13, "{:?}", paths.keys().collect::<Vec<_>>());
+    assert_eq!(paths.len(), 16, "{:?}", paths.keys().collect::<Vec<_>>());
     for (path, methods) in paths {
+        // Objects and secrets have routers of their own, which this house has not; their tests are in `hooks_live`.
+        if path.starts_with("/v1/objects") || path == "/v1/webhook-secret" {
+            continue;
+        }
         for method in methods.as_object().expect("methods").keys() {
             if path == "/v1/decisions" {
                 continue;

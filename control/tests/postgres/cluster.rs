@@ -104,6 +104,7 @@ impl Cluster {
         let data = self.folder.path().join("data");
         let made = as_owner(Command::new("openssl"))
             .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=headroom"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
             .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
             .arg(data.join("server.key"))
             .arg("-out")
