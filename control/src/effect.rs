@@ -178,6 +178,8 @@ pub struct WebhookTask {
     pub outcome: JobOutcome,
     /// When, on the plane's clock.
     pub ended: Instant,
+    /// When, Unix milliseconds; the same whichever plane announces it.
+    pub unix_ms: u64,
 }
 
 /// A lease that a worker holds, for operators.

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::api::{ApiSettings, Calendar, KeyFileError, KeyRing, Limits, Names, Scope, Server, TlsFiles};
+use crate::api::{ApiSettings, KeyFileError, KeyRing, Limits, Names, Scope, Server, TlsFiles};
 use crate::clock::{Clock, unix_ms};
 use crate::connect::{self, ConnectSettings};
 use crate::engine::{Engine, OpenError, Recovery};
@@ -203,9 +203,8 @@ impl Service {
             public_url.clone(),
             settings.objects.clone(),
         )?;
-        let calendar = Calendar::new(clock);
         let announcer =
-            Announcer::new(handle.clone(), secrets.clone(), calendar, public_url.clone(), &settings.webhooks);
+            Announcer::new(handle.clone(), secrets.clone(), public_url.clone(), &settings.webhooks);
         let announcer = announcer.map_err(io("setting up the webhooks' client"))?;
         let objects_and_secret = objects.router().merge(webhook::router(keys.clone(), secrets));
         let api = ApiSettings {

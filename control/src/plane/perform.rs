@@ -138,6 +138,7 @@ impl Plane {
                 url: url.clone(),
                 outcome: ended.outcome,
                 ended: now,
+                unix_ms: self.last_unix_ms().unwrap_or(0),
             };
             self.webhooks.insert(job.number, task.clone());
             out.push(Effect::Webhook(Box::new(task)));

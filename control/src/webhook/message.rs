@@ -54,6 +54,7 @@ mod tests {
             url: "https://example.com/hook".to_owned(),
             outcome,
             ended: policy::units::Instant::START,
+            unix_ms: 0,
         };
         let at = Timestamp::UNIX_EPOCH;
         let done = body(&task(JobOutcome::Done), "msg_1", at, "https://plane.example/");

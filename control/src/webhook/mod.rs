@@ -28,7 +28,6 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::api::Calendar;
 use crate::command::Command;
 use crate::effect::WebhookTask;
 use crate::number::JobNumber;
@@ -73,7 +72,6 @@ impl Default for WebhookSettings {
 pub struct Announcer {
     handle: Handle,
     secrets: Arc<Secrets>,
-    calendar: Calendar,
     public_url: Arc<OnceLock<String>>,
     pauses: Vec<Duration>,
     caller: Caller,
@@ -100,7 +98,6 @@ impl Announcer {
     pub fn new(
         handle: Handle,
         secrets: Arc<Secrets>,
-        calendar: Calendar,
         public_url: Arc<OnceLock<String>>,
         settings: &WebhookSettings,
     ) -> std::io::Result<Self> {
@@ -109,7 +106,6 @@ impl Announcer {
         Ok(Self {
             handle,
             secrets,
-            calendar,
             public_url,
             pauses: settings.pauses.clone(),
             caller,
@@ -176,7 +172,9 @@ impl Announcer {
     fn begin_calls(&mut self) {
         while let Some((task, attempts)) = self.queue.next(Instant::now()) {
             let (job, caller, secrets) = (task.job, self.caller.clone(), self.secrets.clone());
-            let (ended, public_url) = (self.calendar.at(task.ended), self.public_url.clone());
+            let ended =
+                Timestamp::from_millisecond(i64::try_from(task.unix_ms).unwrap_or(0)).unwrap_or_default();
+            let public_url = self.public_url.clone();
             let call = self.calls.spawn(async move {
                 let id = secrets.id(job);
                 let base = public_url.get().map_or("", String::as_str);

@@ -186,6 +186,7 @@ mod tests {
             url: String::new(),
             outcome: JobOutcome::Done,
             ended: policy::units::Instant::START,
+            unix_ms: 0,
         }
     }
 

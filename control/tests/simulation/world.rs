@@ -616,7 +616,8 @@ impl World {
 
     fn restart(&mut self) {
         let store = DiskStore::open(&self.disk);
-        let engine = Engine::open(store, self.rules.clone(), 0).expect("a sound world");
+        let unix_ms = self.plane_now().as_nanos() / 1_000_000;
+        let engine = Engine::open(store, self.rules.clone(), unix_ms).expect("a sound world");
         self.tell(|| {
             format!(
                 "a plane takes over as epoch {} with {} jobs",
