@@ -157,6 +157,7 @@ fn dispatch(command: &Command, screen: &Screen) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args, screen),
         #[cfg(feature = "live")]
         Command::Keys(command) => keys::run(command, screen),
+        #[cfg(feature = "live")]
         Command::Rehearse(args) => rehearse::run(args, screen),
         #[cfg(feature = "live")]
         Command::Replay(args) => replay::run(args, screen),
