@@ -1,3 +1,5 @@
+//! Journals that are replayed, and ones that give other decisions.
+
 use policy::model::{ClassId, RegionId};
 use policy::records::JobOutcome;
 use policy::units::Duration;
