@@ -166,7 +166,7 @@ impl Plane {
 
 impl Drop for Plane {
     fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-CONT", &self.child.id().to_string()]).status();
+        let _ = Command::new("kill").args(["-CONT", &self.child.id().to_string()]).output();
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

@@ -180,9 +180,17 @@ fn a_leader_that_is_asked_to_end_hands_over_at_once() {
         let old = leader(&house.planes).await;
         // While one stands by, it says where the leader is.
         let standby = house.addresses[1 - old];
-        let answer = ask(standby, "GET", "/readyz", "", &[]).await.expect("it answers");
-        assert_eq!(answer.status, 503);
-        assert!(answer.body.contains(&format!("plane-{old} leads shard 0")), "{}", answer.body);
+        let expected = format!("plane-{old} leads shard 0");
+        let until = Instant::now() + TAKEOVER;
+        loop {
+            let answer = ask(standby, "GET", "/readyz", "", &[]).await.expect("it answers");
+            assert_eq!(answer.status, 503);
+            if answer.body.contains(&expected) {
+                break;
+            }
+            assert!(Instant::now() < until, "{}", answer.body);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         assert_eq!(ask(standby, "GET", "/healthz", "", &[]).await.expect("it answers").status, 200);
         let answer = ask(standby, "POST", "/v1/jobs?wait=2", "{}", &[]).await.expect("it answers");
         let expected = format!("http://{}/v1/jobs?wait=2", house.addresses[old]);
