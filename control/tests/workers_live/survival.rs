@@ -24,7 +24,8 @@ async fn killed_worker_gives_its_jobs_back_at_once() {
     // 0.5 s to come back, then the job is queued; the machine itself is given up much later.
     loop {
         let view = house.handle.job(job).await.expect("the plane lives").expect("the job is in the system");
-        if view.state == control::effect::JobState::Queued {
+        // Where the standby has been let in by then, the job runs there: it waited and was leased again.
+        if view.state == control::effect::JobState::Queued || view.deliveries > 1 {
             break;
         }
         assert!(killed.elapsed() < Duration::from_secs(10), "still {:?}", view.state);
