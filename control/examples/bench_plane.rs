@@ -7,7 +7,7 @@ use control::api::Limits;
 use control::command::LaunchToken;
 use control::fleet::{Answered, FleetSettings, LaunchError, Own, Provider, ProviderError};
 use control::plane::Patience;
-use control::service::{Service, ServiceSettings};
+use control::service::{Making, Service, ServiceSettings};
 use control::worker::{Address, SleepRunner, Stop, Worker, WorkerSettings};
 use policy::model::PoolId;
 
@@ -90,11 +90,11 @@ async fn serve(folder: &str, address: &str) {
         fleet: FleetSettings::default(),
         text: None,
     };
-    let providers = |_: &control::plane::Rules, _, _| {
+    let crew = |_| -> Making<'static> {
         let manual: Arc<dyn Provider> = Arc::new(Manual);
-        Ok(vec![manual])
+        Box::pin(std::future::ready(Ok(vec![manual].into())))
     };
-    let service = Service::start(settings, &loaded.scenario, Box::new(providers)).await.expect("a plane");
+    let service = Service::start(settings, &loaded.scenario, Box::new(crew)).await.expect("a plane");
     eprintln!("ready at {} in {:?}, {:?}", service.address, service.started_in, service.recovery);
     let _ = service
         .run(async {
