@@ -67,15 +67,19 @@ fn main() {
         .expect("a runtime");
     runtime.block_on(async {
         match texts[1..] {
-            ["serve", folder, address] => serve(folder, address).await,
+            ["serve", folder, address] => serve(folder, address, SCENARIO).await,
+            ["serve", folder, address, file] => {
+                let text = std::fs::read_to_string(file).expect("the scenario");
+                serve(folder, address, &text).await;
+            }
             ["work", url, slots] => work(url, slots.parse().expect("slots")).await,
-            _ => eprintln!("usage: bench_plane serve FOLDER ADDRESS | work URL SLOTS"),
+            _ => eprintln!("usage: bench_plane serve FOLDER ADDRESS [SCENARIO] | work URL SLOTS"),
         }
     });
 }
 
-async fn serve(folder: &str, address: &str) {
-    let loaded = scenarios::load_str("bench", SCENARIO, std::path::Path::new("."), &[]).expect("a scenario");
+async fn serve(folder: &str, address: &str, scenario: &str) {
+    let loaded = scenarios::load_str("bench", scenario, std::path::Path::new("."), &[]).expect("a scenario");
     let settings = ServiceSettings {
         public_url: None,
         webhooks: control::webhook::WebhookSettings::default(),
