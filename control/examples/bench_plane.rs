@@ -89,6 +89,7 @@ async fn serve(folder: &str, address: &str) {
         joined: vec!["own".to_owned()],
         fleet: FleetSettings::default(),
         text: None,
+        traces: None,
     };
     let providers = |_: &control::plane::Rules, _, _| {
         let manual: Arc<dyn Provider> = Arc::new(Manual);

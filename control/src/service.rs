@@ -25,6 +25,7 @@ use crate::objects::{ObjectSettings, Objects, PlaceError};
 use crate::plane::{Patience, Rules, RulesError};
 use crate::shell::{self, Handle, Outlets, Stopped};
 use crate::store::{SqliteStore, Store, StoreError};
+use crate::trace::{self, Observer, TraceError, TraceSettings};
 use crate::webhook::{self, Announcer, Secrets, SecretsError, WebhookSettings};
 
 /// How a plane is set up.
@@ -55,6 +56,8 @@ pub struct ServiceSettings {
     pub objects: ObjectSettings,
     /// The scenario as text, kept beside the journal so that it can be replayed; without it nothing is kept.
     pub text: Option<ScenarioText>,
+    /// How jobs are traced; not at all without.
+    pub traces: Option<TraceSettings>,
 }
 
 /// A plane that cannot start.
@@ -84,6 +87,9 @@ pub enum ServiceError {
     /// The store of objects.
     #[error(transparent)]
     Objects(#[from] PlaceError),
+    /// The trace collector.
+    #[error(transparent)]
+    Traces(#[from] TraceError),
     /// A socket or a file.
     #[error("{what}: {error}")]
     Io { what: String, error: std::io::Error },
@@ -181,7 +187,10 @@ impl Service {
         let root = rules.secret;
         let secrets = Arc::new(Secrets::open(&settings.folder, root)?);
         let clock = Clock::starting(engine.plane().last());
-        let (outlets, orders, webhooks) = Outlets::new(engine.plane().epoch());
+        let (mut outlets, orders, webhooks) = Outlets::new(engine.plane().epoch());
+        if let Some(wish) = &settings.traces {
+            outlets = outlets.observed(Observer::open(wish, engine.plane(), clock)?);
+        }
         let io = |what: &str| {
             let what = what.to_owned();
             move |error| ServiceError::Io { what, error }
@@ -260,6 +269,9 @@ impl Service {
         self.shutdown.send_replace(true);
         let _ = self.server.await;
         self.handle.stop().await;
+        if let Some(traces) = self.handle.shared().traces() {
+            traces.outbox().flush(trace::FLUSH_FOR).await;
+        }
         self.tasks.shutdown().await;
         ended(self.stopped.await.ok())
     }

@@ -35,6 +35,8 @@ pub(crate) mod schema;
 pub(crate) mod serve;
 #[cfg(feature = "live")]
 mod serve_several;
+#[cfg(feature = "live")]
+mod serve_traces;
 pub(crate) mod simulate;
 mod spot_zones;
 mod summary_text;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::inputs::load_scenario;
 use super::run_args::OverrideArgs;
 use super::serve_several::{self, SeveralArgs};
+use super::serve_traces::TraceArgs;
 use super::simulate::with_whole_paths;
 use crate::failure::{Failure, Status};
 use crate::interrupt;
@@ -116,12 +117,14 @@ pub(crate) struct ServeArgs {
     inputs_keep_days: u32,
     #[command(flatten)]
     several: SeveralArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
     /// Form of the log on stderr.
     #[arg(long, value_enum, default_value = "text")]
     log: LogForm,
 }
 
-fn web_address(text: &str) -> Result<String, String> {
+pub(crate) fn web_address(text: &str) -> Result<String, String> {
     let is_web = text.starts_with("https://") || text.starts_with("http://");
     if is_web && text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.contains(['?', '#', '"', '\\']) {
         return Ok(text.trim_end_matches('/').to_owned());
@@ -242,6 +245,7 @@ fn settings(args: &ServeArgs, loaded: &scenarios::Loaded, kinds: &[ProviderKind]
         webhooks: WebhookSettings { allow_private: args.webhook_private, ..WebhookSettings::default() },
         objects: objects(args),
         text: Some(ScenarioText { toml: with_whole_paths(&loaded.resolved_toml, &args.file), compress: 1.0 }),
+        traces: args.traces.settings(),
     }
 }
 
@@ -286,6 +290,7 @@ fn providers(
             ["worker", "--join", &url, "--pool", &pool.name].map(str::to_owned).into();
         words.extend(["--slots".to_owned(), slots.to_string()]);
         words.extend(work.iter().cloned());
+        words.extend(args.traces.words());
         if let Some(certificate) = &args.tls_cert {
             words.extend(["--authority".to_owned(), certificate.display().to_string()]);
         }
@@ -333,7 +338,8 @@ fn failure(error: ServiceError) -> Failure {
         ServiceError::Rules(_)
         | ServiceError::NoPool(..)
         | ServiceError::Keys(_)
-        | ServiceError::Objects(_) => Status::InvalidInput,
+        | ServiceError::Objects(_)
+        | ServiceError::Traces(_) => Status::InvalidInput,
         _ => Status::Failed,
     };
     Failure::new(status, "serve::start", error.to_string())

@@ -109,6 +109,7 @@ impl House {
             webhooks: plan.webhooks.clone(),
             objects,
             text: None,
+            traces: None,
         };
         let manual =
             |_: &_, _, _| Ok(vec![std::sync::Arc::new(ManualProvider) as std::sync::Arc<dyn Provider>]);
