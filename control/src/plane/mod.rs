@@ -246,7 +246,7 @@ impl Plane {
     }
 
     /// Shows every job in the system with its lease and its client's trace context, for traces.
-    pub fn each_job(&self, see: &mut dyn FnMut(JobView, Option<Lease>, Option<&str>)) {
+    pub fn each_job(&self, mut see: impl FnMut(JobView, Option<Lease>, Option<&str>)) {
         for job in self.jobs.iter() {
             see(job.view(), job.held.map(|(lease, _)| lease), job.submission.traceparent.as_deref());
         }

@@ -85,7 +85,7 @@ impl Observer {
     /// Goes on with the jobs that a plane before has left. Their ids are the same; of what is under way the beginning is not
     /// known, but for a first wait.
     fn adopt(&mut self, plane: &Plane, now: Instant) {
-        plane.each_job(&mut |view, lease, traceparent| {
+        plane.each_job(|view, lease, traceparent| {
             let Some(mut open) = self.begun(view.job, traceparent.and_then(|text| text.parse().ok())) else {
                 return;
             };

@@ -11,7 +11,7 @@ use control::fleet::{FleetSettings, ManualProvider, Provider};
 use control::number::JobNumber;
 use control::objects::ObjectSettings;
 use control::plane::Patience;
-use control::service::{Service, ServiceSettings};
+use control::service::{Making, Service, ServiceSettings};
 use control::trace::{TraceSettings, WorkTraces};
 use control::webhook::WebhookSettings;
 use control::worker::{Address, Exit, SleepRunner, Stop, Worker, WorkerSettings};
@@ -99,8 +99,11 @@ impl House {
             text: None,
             traces,
         };
-        let manual = |_: &_, _, _| Ok(vec![Arc::new(ManualProvider) as Arc<dyn Provider>]);
-        let service = Service::start(settings, &scenario, Box::new(manual)).await.expect("a service");
+        let crew = |_| -> Making<'static> {
+            let manual: Arc<dyn Provider> = Arc::new(ManualProvider);
+            Box::pin(std::future::ready(Ok(vec![manual].into())))
+        };
+        let service = Service::start(settings, &scenario, Box::new(crew)).await.expect("a service");
         Self { folder, service, client: Client::builder().no_proxy().build().expect("a client") }
     }
 
@@ -141,14 +144,14 @@ impl House {
         assert_eq!(request.send().await.expect("an answer").status(), 200);
     }
 
-    pub(crate) async fn until_running(&self, job: JobNumber) {
+    pub(crate) async fn until(&self, state: JobState, job: JobNumber) {
         let until = tokio::time::Instant::now() + SOON;
         loop {
             let view = self.service.handle.job(job).await.expect("the plane lives");
-            if view.is_some_and(|view| view.state == JobState::Running) {
+            if view.is_some_and(|view| view.state == state) {
                 return;
             }
-            assert!(tokio::time::Instant::now() < until, "{job} does not run");
+            assert!(tokio::time::Instant::now() < until, "{job} is not {}", state.name());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
+use control::effect::JobState;
 use control::trace::TraceSettings;
 use policy::records::JobOutcome;
 use serde_json::json;
@@ -83,7 +84,7 @@ async fn job_of_a_client_that_traces_is_one_trace_from_its_span_to_the_webhook()
     assert_eq!(root.error, None);
     for (name, value) in [
         ("headroom.job", job.to_string().as_str()),
-        ("headroom.class", "users"),
+        ("headroom.class", "default"),
         ("headroom.tenant", &record.tenant.to_string()),
         ("headroom.outcome", "done"),
         ("headroom.deliveries", "1"),
@@ -122,8 +123,9 @@ async fn job_whose_worker_dies_has_two_attempts() {
     let house = House::open(traces(&collector.url(), 1.0)).await;
     let first = house.employ(&collector.url());
     let job = house.submit(json!({ "service_s": 0.6 }), None, None).await;
-    house.until_running(job).await;
+    house.until(JobState::Running, job).await;
     first.die().await;
+    house.until(JobState::Queued, job).await;
     let second = house.employ(&collector.url());
     assert_eq!(house.end(job).await.deliveries, 2);
     let spans = collector.until(&[("job", 1), ("queue", 2), ("attempt", 2), ("run", 1)]).await;
@@ -157,7 +159,7 @@ async fn failed_and_cancelled_jobs_are_errors() {
     let worker = house.employ(&collector.url());
     let failed = house.submit(json!({ "service_s": 0.05, "fail": "no cat in it" }), None, None).await;
     let cancelled = house.submit(json!({ "service_s": 30 }), None, None).await;
-    house.until_running(cancelled).await;
+    house.until(JobState::Running, cancelled).await;
     house.cancel(cancelled).await;
     house.end(failed).await;
     house.end(cancelled).await;
@@ -220,7 +222,7 @@ async fn trace_goes_on_over_a_restart_of_the_plane() {
     let house = House::open(traces(&collector.url(), 1.0)).await;
     let worker = house.employ(&collector.url());
     let running = house.submit(json!({ "service_s": 2.0 }), Some(&traceparent("01")), None).await;
-    house.until_running(running).await;
+    house.until(JobState::Running, running).await;
     let (folder, address) = house.close().await;
     let house = House::open_in(folder, address, traces(&collector.url(), 1.0)).await;
     assert_eq!(house.end(running).await.deliveries, 1);
