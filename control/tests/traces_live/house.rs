@@ -14,7 +14,12 @@ use control::plane::Patience;
 use control::service::{Making, Service, ServiceSettings};
 use control::trace::{TraceSettings, WorkTraces};
 use control::webhook::WebhookSettings;
-use control::worker::{Address, Exit, SleepRunner, Stop, Worker, WorkerSettings};
+use control::worker::{
+    Address, DiffusionRunner, DiffusionSettings, Exit, Objects, Runner, SleepRunner, Stop, Worker,
+    WorkerSettings,
+};
+use gpu_runtime::device::Choice;
+use gpu_runtime::model::ModelSource;
 use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -125,7 +130,16 @@ impl House {
         traceparent: Option<&str>,
         webhook: Option<&str>,
     ) -> JobNumber {
-        let mut body = json!({ "payload": payload });
+        self.submit_body(json!({ "payload": payload }), traceparent, webhook).await
+    }
+
+    /// Submits a job by its whole body.
+    pub(crate) async fn submit_body(
+        &self,
+        mut body: Value,
+        traceparent: Option<&str>,
+        webhook: Option<&str>,
+    ) -> JobNumber {
         if let Some(webhook) = webhook {
             body["webhook"] = webhook.into();
         }
@@ -175,8 +189,21 @@ impl House {
         line.rsplit(' ').next()?.parse().ok()
     }
 
-    /// A worker in this process.
+    /// A worker in this process whose work only takes time.
     pub(crate) fn employ(&self, collector: &str) -> Employed {
+        self.employ_as(collector, Arc::new(SleepRunner::new()))
+    }
+
+    /// A worker in this process with a diffusion model.
+    pub(crate) fn employ_with(&self, collector: &str, model: &Path) -> Employed {
+        let address = Address::new(&self.url(""), "", None).expect("an address");
+        let objects = Objects::new(address, tokio::runtime::Handle::current()).expect("a client");
+        let models = vec![ModelSource::folder(model)];
+        let settings = DiffusionSettings { models, device: Choice::Cpu, memory: None };
+        self.employ_as(collector, Arc::new(DiffusionRunner::new(settings, objects).expect("a runner")))
+    }
+
+    fn employ_as(&self, collector: &str, runner: Arc<dyn Runner>) -> Employed {
         let settings = WorkerSettings {
             address: Address::new(&self.url(""), "", None).expect("an address"),
             pool: "gpu".to_owned(),
@@ -187,7 +214,7 @@ impl House {
         };
         let traces = traces(collector, 0.0).map(|wish| WorkTraces::open(&wish).expect("a collector"));
         let (stop, stopped) = watch::channel(Stop::No);
-        let worker = Worker::new(settings, Arc::new(SleepRunner::new()), stopped).expect("a thread");
+        let worker = Worker::new(settings, runner, stopped).expect("a thread");
         let worker = worker.traced(traces);
         Employed { task: tokio::spawn(worker.run()), stop }
     }

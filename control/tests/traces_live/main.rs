@@ -118,6 +118,34 @@ async fn job_of_a_client_that_traces_is_one_trace_from_its_span_to_the_webhook()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn worker_with_a_model_tells_what_it_fetched_ran_and_uploaded() {
+    let collector = Collector::start().await;
+    let house = House::open(traces(&collector.url(), 0.0)).await;
+    let model = house.folder.path().join("tiny");
+    gpu_runtime::generate::make_tiny(&model, 1).expect("a tiny model");
+    let worker = house.employ_with(&collector.url(), &model);
+    let payload = json!({ "prompt": "the cat", "seed": 3, "frames": 1, "steps": 2 });
+    let first = house.submit(payload.clone(), None, None).await;
+    let record = house.end(first).await;
+    assert_eq!(record.outcome, JobOutcome::Done, "{}", String::from_utf8_lossy(&record.result));
+    let body = json!({ "payload": payload, "inputs": record.objects });
+    let second = house.submit_body(body, Some(&traceparent("01")), None).await;
+    let record = house.end(second).await;
+    assert_eq!(record.outcome, JobOutcome::Done, "{}", String::from_utf8_lossy(&record.result));
+    let counts = [("job", 1), ("queue", 1), ("attempt", 1), ("fetch", 1), ("run", 1), ("upload", 1)];
+    let spans = collector.until(&counts).await;
+    let parts = ["fetch", "run", "upload"].map(|name| &spans[name][0]);
+    for part in parts {
+        is_within(part, &spans["attempt"][0]);
+        assert_eq!(part.error, None);
+    }
+    assert!(parts.is_sorted_by(|before, after| before.ended <= after.began), "{parts:#?}");
+    assert!(!parts[1].attribute("headroom.steps").is_empty(), "the model tells its steps: {parts:#?}");
+    worker.dismiss().await;
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn job_whose_worker_dies_has_two_attempts() {
     let collector = Collector::start().await;
     let house = House::open(traces(&collector.url(), 1.0)).await;
