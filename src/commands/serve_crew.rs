@@ -9,6 +9,7 @@ use control::service::{Crew, Opening, ServiceError, join_token};
 use policy::model::System;
 
 use super::serve_aws::{self, AwsArgs, AwsPlan};
+use super::serve_traces::TraceArgs;
 use crate::failure::{Failure, Status};
 
 /// Machines and more.
@@ -44,6 +45,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) file: &'a Path,
     pub(crate) data: &'a Path,
     pub(crate) tls_cert: Option<&'a Path>,
+    pub(crate) traces: &'a TraceArgs,
 }
 
 /// A crew as wished, checked against the scenario.
@@ -134,6 +136,7 @@ impl CrewPlan<'_> {
                 ["worker", "--join", &url, "--pool", &pool.name].map(str::to_owned).into();
             words.extend(["--slots".to_owned(), slots.to_string()]);
             words.extend(work.iter().cloned());
+            words.extend(self.around.traces.words());
             if let Some(certificate) = self.around.tls_cert {
                 words.extend(["--authority".to_owned(), certificate.display().to_string()]);
             }

@@ -247,6 +247,7 @@ pub(crate) fn lead() -> ! {
             joined: vec!["gpu".to_owned()],
             fleet: FleetSettings::default(),
             text: None,
+            traces: None,
             public_url: None,
             webhooks: control::webhook::WebhookSettings::default(),
             objects: control::objects::ObjectSettings {
