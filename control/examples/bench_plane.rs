@@ -21,6 +21,7 @@ name = "render"
 pool = "own"
 time = "1ms"
 lease = "30s"
+deliveries_max = 1000
 [fleet.pool.own]
 provider = "aws"
 region = "us-east-1"

@@ -28,6 +28,7 @@ const SCENARIO: &str = r#"
     provider = "aws"
     region = "us-east-1"
     instance_type = "g6.xlarge"
+    count = 1
     [objective]
     deadline = "5min"
     [run]

@@ -89,6 +89,7 @@ pub(crate) async fn everything(server: &Server) {
         assert_eq!(tags["headroom:launch"], single.to_string());
         assert!(!tags.contains_key("headroom:batch.0"));
         terminate(&first, single, Some(&handle)).await;
+        tokio::time::sleep(Duration::from_millis(server.lag_ms)).await;
         assert!(!look(&client, &[handle]).await[0].1);
     }
 
