@@ -8,7 +8,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::engine::{Fold, OpenError};
 use crate::plane::Rules;
-use crate::store::{PostgresPlace, PostgresStore, StoreError};
+use crate::store::{Doing, PostgresPlace, PostgresStore, StoreError};
 
 /// Attempts to read the rest before a take-over is given up.
 const LAST_TRIES: u32 = 3;
@@ -60,7 +60,8 @@ impl Tail {
         let (reply, read) = oneshot::channel();
         let gone = || {
             let what = "the thread that reads the journal is gone".to_owned();
-            OpenError::Store(StoreError::Failed { place: "this process".to_owned(), what })
+            let (doing, place) = (Doing::Reading, "this process".to_owned());
+            OpenError::Store(StoreError::Failed { doing, place, what })
         };
         self.orders.send((epoch, reply)).map_err(|_| gone())?;
         read.await.map_err(|_| gone())?
