@@ -7,7 +7,7 @@ use control::api::Limits;
 use control::command::LaunchToken;
 use control::fleet::{Answered, FleetSettings, LaunchError, Own, Provider, ProviderError};
 use control::plane::Patience;
-use control::service::{Service, ServiceSettings};
+use control::service::{Making, Service, ServiceSettings};
 use control::worker::{Address, SleepRunner, Stop, Worker, WorkerSettings};
 use policy::model::PoolId;
 
@@ -67,15 +67,19 @@ fn main() {
         .expect("a runtime");
     runtime.block_on(async {
         match texts[1..] {
-            ["serve", folder, address] => serve(folder, address).await,
+            ["serve", folder, address] => serve(folder, address, SCENARIO).await,
+            ["serve", folder, address, file] => {
+                let text = std::fs::read_to_string(file).expect("the scenario");
+                serve(folder, address, &text).await;
+            }
             ["work", url, slots] => work(url, slots.parse().expect("slots")).await,
-            _ => eprintln!("usage: bench_plane serve FOLDER ADDRESS | work URL SLOTS"),
+            _ => eprintln!("usage: bench_plane serve FOLDER ADDRESS [SCENARIO] | work URL SLOTS"),
         }
     });
 }
 
-async fn serve(folder: &str, address: &str) {
-    let loaded = scenarios::load_str("bench", SCENARIO, std::path::Path::new("."), &[]).expect("a scenario");
+async fn serve(folder: &str, address: &str, scenario: &str) {
+    let loaded = scenarios::load_str("bench", scenario, std::path::Path::new("."), &[]).expect("a scenario");
     let settings = ServiceSettings {
         public_url: None,
         webhooks: control::webhook::WebhookSettings::default(),
@@ -90,11 +94,11 @@ async fn serve(folder: &str, address: &str) {
         fleet: FleetSettings::default(),
         text: None,
     };
-    let providers = |_: &control::plane::Rules, _, _| {
+    let crew = |_| -> Making<'static> {
         let manual: Arc<dyn Provider> = Arc::new(Manual);
-        Ok(vec![manual])
+        Box::pin(std::future::ready(Ok(vec![manual].into())))
     };
-    let service = Service::start(settings, &loaded.scenario, Box::new(providers)).await.expect("a plane");
+    let service = Service::start(settings, &loaded.scenario, Box::new(crew)).await.expect("a plane");
     eprintln!("ready at {} in {:?}, {:?}", service.address, service.started_in, service.recovery);
     let _ = service
         .run(async {

@@ -7,75 +7,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::Request;
-use hyper::client::conn::http1::SendRequest;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper::StatusCode;
+
+use line::{Target, job, once, pace, quantiles};
+
+mod line;
 
 const BATCH: usize = 64;
-const PAYLOAD_BYTES: usize = 256;
 
-struct Target {
-    authority: String,
-    key: Option<String>,
-}
-
-impl Target {
-    fn new(url: &str) -> Self {
-        let authority = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
-        Self { authority, key: std::env::var("HEADROOM_KEY").ok() }
-    }
-
-    async fn connect(&self) -> SendRequest<Full<Bytes>> {
-        let stream = TcpStream::connect(&self.authority).await.expect("the plane listens");
-        stream.set_nodelay(true).expect("a socket takes its options");
-        let (sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a connection");
-        tokio::spawn(connection);
-        sender
-    }
-
-    fn request(&self, path: &str, body: Bytes) -> Request<Full<Bytes>> {
-        let mut request =
-            Request::post(path).header("host", &self.authority).header("content-type", "application/json");
-        if let Some(key) = &self.key {
-            request = request.header("authorization", format!("Bearer {key}"));
-        }
-        request.body(Full::new(body)).expect("a request")
-    }
-}
-
-fn job() -> String {
-    let head = "{\"prompt\":\"a photo of a cat on a red sofa\",\"width\":1024,\"height\":1024,\"pad\":\"";
-    format!("{{\"payload\":{head}{}\"}}}}", "x".repeat(PAYLOAD_BYTES - head.len() - 2))
-}
-
-fn quantiles(name: &str, mut nanos: Vec<u64>) -> String {
-    if nanos.is_empty() {
-        return format!("{name}: nothing");
-    }
-    nanos.sort_unstable();
-    let at =
-        |p: f64| nanos[((nanos.len() as f64 * p).ceil() as usize).clamp(1, nanos.len()) - 1] as f64 / 1e6;
-    let (p50, p90, p99, p999, max) = (at(0.5), at(0.9), at(0.99), at(0.999), at(1.0));
-    format!(
-        "{name}: n={} p50={p50:.2} p90={p90:.2} p99={p99:.2} p99.9={p999:.2} max={max:.2} ms",
-        nanos.len()
-    )
-}
-
-async fn once(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> bool {
-    if sender.ready().await.is_err() {
-        return false;
-    }
-    match sender.send_request(request).await {
-        Ok(answer) => {
-            let good = answer.status().is_success();
-            answer.into_body().collect().await.is_ok() && good
-        }
-        Err(_) => false,
-    }
+fn good(answer: Option<(StatusCode, Bytes)>) -> bool {
+    answer.is_some_and(|(status, _)| status.is_success())
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -100,7 +41,10 @@ async fn main() {
     };
     let mut tasks = Vec::new();
     if mode == "open" {
-        let mut due = pace(started, amount, amount * seconds);
+        let mut due = pace(
+            started,
+            (0..amount * seconds).map(move |at| Duration::from_nanos(at * 1_000_000_000 / amount)),
+        );
         // A connection per request in flight, kept for the next one.
         let idle = Arc::new(Mutex::new(Vec::new()));
         while let Some(due) = due.recv().await {
@@ -112,7 +56,7 @@ async fn main() {
                     Some(sender) => sender,
                     None => target.connect().await,
                 };
-                if once(&mut sender, target.request(path, body)).await {
+                if good(once(&mut sender, target.request(path, body)).await) {
                     latencies.lock().expect("no panic").push(due.elapsed().as_nanos() as u64);
                     idle.lock().expect("no panic").push(sender);
                 } else {
@@ -129,7 +73,7 @@ async fn main() {
                 let mut mine = Vec::new();
                 while Instant::now() < end {
                     let began = Instant::now();
-                    if once(&mut sender, target.request(path, body.clone())).await {
+                    if good(once(&mut sender, target.request(path, body.clone())).await) {
                         mine.push(began.elapsed().as_nanos() as u64);
                     } else {
                         failed.fetch_add(1, Ordering::Relaxed);
@@ -153,19 +97,4 @@ async fn main() {
         done as f64 / elapsed
     );
     println!("{}", quantiles("  latency", latencies));
-}
-
-/// Sends each of `count` due instants when it has come. A thread of its own: tokio's timer rounds up to a millisecond.
-fn pace(started: Instant, rate: u64, count: u64) -> tokio::sync::mpsc::UnboundedReceiver<Instant> {
-    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-    std::thread::spawn(move || {
-        for index in 0..count {
-            let due = started + Duration::from_nanos(index * 1_000_000_000 / rate);
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            if sender.send(due).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }

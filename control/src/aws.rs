@@ -63,6 +63,11 @@ impl Reach {
         }
         loader.load().await
     }
+
+    /// A client of SQS.
+    pub async fn sqs(&self) -> aws_sdk_sqs::Client {
+        aws_sdk_sqs::Client::new(&self.config().await)
+    }
 }
 
 /// What an error of a call means.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,11 +19,12 @@ use crate::api::{ApiSettings, KeyFileError, KeyRing, Limits, Names, Scope, Serve
 use crate::clock::{Clock, unix_ms};
 use crate::connect::{self, ConnectSettings};
 use crate::engine::{Engine, OpenError, Recovery};
+use crate::fleet::ec2::SettingsError;
 use crate::fleet::{Fleet, FleetSettings, News, Provider};
 use crate::ha::Seat;
 use crate::journal::{ScenarioText, Start, StartsError, note_start, read_starts};
 use crate::objects::{ObjectSettings, Objects, PlaceError};
-use crate::plane::{Patience, Rules, RulesError};
+use crate::plane::{LaunchView, Patience, Rules, RulesError};
 use crate::shell::{self, Handle, Outlets, Stopped};
 use crate::store::{SqliteStore, Store, StoreError};
 use crate::webhook::{self, Announcer, Secrets, SecretsError, WebhookSettings};
@@ -84,14 +86,51 @@ pub enum ServiceError {
     /// The store of objects.
     #[error(transparent)]
     Objects(#[from] PlaceError),
+    /// The settings of machines on EC2.
+    #[error(transparent)]
+    Ec2(#[from] SettingsError),
     /// A socket or a file.
     #[error("{what}: {error}")]
     Io { what: String, error: std::io::Error },
 }
 
-/// Makes the providers of a plane, one per pool, once its address is known.
-pub type MakeProviders<'a> =
-    dyn FnOnce(&Rules, SocketAddr, News) -> Result<Vec<Arc<dyn Provider>>, ServiceError> + 'a;
+/// What is known of a plane when its fleet is opened.
+pub struct Opening {
+    /// What it plays by.
+    pub rules: Rules,
+    /// Where its API listens.
+    pub address: SocketAddr,
+    /// Talks to it.
+    pub handle: Handle,
+    /// Takes what providers tell without being asked.
+    pub news: News,
+    /// Machines that its journal knows.
+    pub launches: Vec<LaunchView>,
+    /// Its count of starts: 1 is the first, before which nothing can have been launched.
+    pub epoch: u64,
+    /// Becomes true when the plane is asked to end.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// What works for a plane beside its thread.
+pub struct Crew {
+    /// One per pool.
+    pub providers: Vec<Arc<dyn Provider>>,
+    /// Run beside it until they end or the plane does: warnings, prices, queues.
+    pub tasks: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl From<Vec<Arc<dyn Provider>>> for Crew {
+    fn from(providers: Vec<Arc<dyn Provider>>) -> Self {
+        Self { providers, tasks: Vec::new() }
+    }
+}
+
+/// A crew in the making.
+pub type Making<'a> = Pin<Box<dyn Future<Output = Result<Crew, ServiceError>> + 'a>>;
+
+/// Makes the crew of a plane once it runs.
+pub type MakeCrew<'a> = dyn FnOnce(Opening) -> Making<'a> + 'a;
 
 /// A plane that runs.
 pub struct Service {
@@ -128,7 +167,7 @@ impl Service {
     pub async fn start(
         settings: ServiceSettings,
         scenario: &Scenario,
-        providers: Box<MakeProviders<'_>>,
+        crew: Box<MakeCrew<'_>>,
     ) -> Result<Self, ServiceError> {
         let folder = settings.folder.clone();
         let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&folder)).await;
@@ -136,7 +175,7 @@ impl Service {
             what: "opening the journal".to_owned(),
             error: std::io::Error::other(error),
         })??;
-        Self::start_on(store, settings, scenario, providers).await
+        Self::start_on(store, settings, scenario, crew).await
     }
 
     /// The same on another store.
@@ -147,7 +186,7 @@ impl Service {
         store: S,
         settings: ServiceSettings,
         scenario: &Scenario,
-        providers: Box<MakeProviders<'_>>,
+        crew: Box<MakeCrew<'_>>,
     ) -> Result<Self, ServiceError> {
         let rules = rules_of(&settings, scenario)?;
         let recovering = rules.clone();
@@ -157,7 +196,7 @@ impl Service {
             let noted = noted.as_ref().map(|start| &start.served);
             Engine::open_noted(store, recovering, noted, unix_ms())
         };
-        Self::start_seated(open, rules, settings, None, providers).await
+        Self::start_seated(open, rules, settings, None, crew).await
     }
 
     /// The same on an engine that `open` makes, among other planes in a leader's seat, with the socket that listens.
@@ -166,7 +205,7 @@ impl Service {
         rules: Rules,
         settings: ServiceSettings,
         seat: Option<(Seat, Arc<TcpListener>)>,
-        providers: Box<MakeProviders<'_>>,
+        crew: Box<MakeCrew<'_>>,
     ) -> Result<Self, ServiceError> {
         let started = std::time::Instant::now();
         let keys = Arc::new(KeyRing::open(&settings.folder)?);
@@ -189,6 +228,7 @@ impl Service {
         let own_token = join_token(&rules);
         let root = rules.secret;
         let secrets = Arc::new(Secrets::open(&settings.folder, root)?);
+        let (launches, epoch) = (engine.plane().launches(), engine.plane().epoch());
         let clock = Clock::starting(engine.plane().last());
         let (outlets, orders, webhooks) = Outlets::new(engine.plane().epoch());
         let io = |what: &str| {
@@ -245,8 +285,14 @@ impl Service {
         }));
         let mut tasks = JoinSet::new();
         let (news, told) = News::channel();
-        let fleet = Fleet::new(handle.clone(), providers(&rules, address, news)?, settings.fleet.clone());
+        let (handle_of_crew, stop) = (handle.clone(), shutdown.subscribe());
+        let opening = Opening { rules, address, handle: handle_of_crew, news, launches, epoch, stop };
+        let crew = crew(opening).await?;
+        let fleet = Fleet::new(handle.clone(), crew.providers, settings.fleet.clone());
         tasks.spawn(fleet.run(orders, told));
+        for task in crew.tasks {
+            tasks.spawn(task);
+        }
         tasks.spawn(announcer.run(webhooks));
         tasks.spawn(objects.sweep());
         let (sender, stopped) = oneshot::channel();

@@ -34,6 +34,10 @@ pub(crate) mod schema;
 #[cfg(feature = "live")]
 pub(crate) mod serve;
 #[cfg(feature = "live")]
+mod serve_aws;
+#[cfg(feature = "live")]
+mod serve_crew;
+#[cfg(feature = "live")]
 mod serve_several;
 pub(crate) mod simulate;
 mod spot_zones;

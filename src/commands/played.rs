@@ -327,15 +327,15 @@ horizon = "1h"
         // Eight at once on four machines: four wait for a second. Two more come to an idle fleet.
         let mut arrivals: Vec<Arrival> = (0..8).map(|_| arrival(10_000, None)).collect();
         arrivals.extend([arrival(20_000, None), arrival(30_500, None)]);
-        let last = Instant::START + Duration::from_secs(40);
+        let last = Instant::START + Duration::from_secs(119);
         let traffic = Traffic { arrivals, last, ..Traffic::default() };
         let played = played(scenario, &traffic, &names, false).unwrap();
         let outcome = simulate(&played);
         assert_eq!((outcome.jobs.arrived, outcome.jobs.done), (10, 10));
         assert_eq!(outcome.latency.max_ns(), Some(2_000_000_000));
         assert!((outcome.latency.mean_ns().unwrap() - 1.4e9).abs() < 1e6);
-        // Four machines at 3.6 dollars an hour for 40 s.
-        assert!((outcome.cost() - 0.16).abs() < 1e-3, "{}", outcome.cost());
+        // Four machines at 3.6 dollars an hour; the 120th second has begun.
+        assert!((outcome.cost() - 0.48).abs() < 1e-3, "{}", outcome.cost());
     }
 
     #[test]

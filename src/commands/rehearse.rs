@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
-use control::fleet::{Fate, Fates, FleetSettings, Loss, News, Provider, Rehearsal};
+use control::fleet::{Fate, Fates, FleetSettings, Loss, Provider, Rehearsal};
 use control::journal::ScenarioText;
 use control::objects::{ObjectSettings, Place};
-use control::plane::{Patience, Rules};
-use control::service::{End, Service, ServiceError, ServiceSettings, join_token};
+use control::plane::Patience;
+use control::service::{End, Making, Opening, Service, ServiceError, ServiceSettings, join_token};
 use control::shell::Handle;
 use control::submission::Submission;
 use control::worker::Address;
@@ -219,18 +219,22 @@ async fn play(
     let played = Arc::new(Mutex::new(None));
     let slot = played.clone();
     let of_providers = scenario.clone();
-    let providers = move |rules: &Rules, address: SocketAddr, news: News| {
-        let address =
-            Address::new(&format!("http://{address}"), &join_token(rules), None).map_err(|error| {
-                ServiceError::Io { what: "joining".into(), error: std::io::Error::other(error) }
-            })?;
-        let fates = Box::new(Market::new(&of_providers));
-        let rehearsal = Rehearsal::new(address, of_providers.clone(), news, fates);
-        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(rehearsal.clone());
-        let provider: Arc<dyn Provider> = Arc::new(rehearsal);
-        Ok(vec![provider; of_providers.system.pools.len()])
+    let crew = move |opening: Opening| -> Making<'static> {
+        let url = format!("http://{}", opening.address);
+        let made = Address::new(&url, &join_token(&opening.rules), None).map_err(|error| ServiceError::Io {
+            what: "joining".into(),
+            error: std::io::Error::other(error),
+        });
+        let crew = made.map(|address| {
+            let fates = Box::new(Market::new(&of_providers));
+            let rehearsal = Rehearsal::new(address, of_providers.clone(), opening.news, fates);
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(rehearsal.clone());
+            let provider: Arc<dyn Provider> = Arc::new(rehearsal);
+            vec![provider; of_providers.system.pools.len()].into()
+        });
+        Box::pin(std::future::ready(crew))
     };
-    let service = Service::start(settings, &scenario, Box::new(providers))
+    let service = Service::start(settings, &scenario, Box::new(crew))
         .await
         .map_err(|error| failed("rehearse::start", error.to_string()))?;
     let handle = service.handle.clone();

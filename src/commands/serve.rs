@@ -2,23 +2,21 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use control::api::{Limits, TlsFiles};
-use control::fleet::{
-    FleetSettings, ManualProvider, News, ProcessProvider, ProcessSettings, Provider, SpendLimits,
-};
+use control::fleet::{FleetSettings, SpendLimits};
 use control::journal::ScenarioText;
 use control::objects::{ObjectSettings, Place};
-use control::plane::{Patience, Rules};
-use control::service::{End, Service, ServiceError, ServiceSettings, join_token};
+use control::plane::Patience;
+use control::service::{End, Making, Service, ServiceError, ServiceSettings};
 use control::webhook::WebhookSettings;
 use policy::units::Usd;
 use tokio::sync::watch;
 
 use super::inputs::load_scenario;
 use super::run_args::OverrideArgs;
+use super::serve_crew::{CrewArgs, Surroundings};
 use super::serve_several::{self, SeveralArgs};
 use super::simulate::with_whole_paths;
 use crate::failure::{Failure, Status};
@@ -31,21 +29,14 @@ Examples:
   headroom serve launch.toml --provider manual              workers join by themselves
   headroom serve launch.toml --data /var/lib/headroom --listen 0.0.0.0:8443 \\
       --tls-cert cert.pem --tls-key key.pem --spend-per-hour 200 --spend-total 5000
+  headroom serve launch.toml --provider gpu-spot=ec2 --ec2 ec2.toml --sqs https://sqs.us-east-1.amazonaws.com/1234/jobs
+                                                            machines of EC2, jobs from a queue too (docs/aws.md)
   headroom serve launch.toml --postgres postgresql://headroom@db/headroom --url http://10.0.0.5:8080 --listen 0.0.0.0:8080
                                                             one of several planes: leads, or stands by
 
 Without keys (`headroom keys create`) the plane listens to this machine alone, and every program on it may do everything.
 SIGTERM and Ctrl-C end it in order: no new jobs, answers in flight are given, everything is on disk. Workers wait for the
 next plane. Whatever kills it otherwise, the next one goes on where it was.";
-
-/// Where machines come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum ProviderKind {
-    /// Worker processes on this machine.
-    Process,
-    /// Workers that join by themselves.
-    Manual,
-}
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -75,15 +66,8 @@ pub(crate) struct ServeArgs {
     /// Private key (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Where machines come from: for all pools, or POOL=PROVIDER for one; may be repeated.
-    #[arg(long, value_name = "[POOL=]PROVIDER", default_value = "process")]
-    provider: Vec<String>,
-    /// Models of worker processes, in the diffusers layout. Default: a tiny one with random weights, made in the data folder.
-    #[arg(long, value_name = "DIR")]
-    model: Vec<PathBuf>,
-    /// Worker processes take time and make nothing: for tests, load and rehearsals.
-    #[arg(long, conflicts_with = "model")]
-    simulate: bool,
+    #[command(flatten)]
+    crew: CrewArgs,
     /// Most that all machines together may cost per hour, dollars.
     #[arg(long, value_name = "USD", value_parser = dollars)]
     spend_per_hour: Option<Usd>,
@@ -140,9 +124,10 @@ fn dollars(text: &str) -> Result<Usd, String> {
 /// Runs `headroom serve`.
 pub(crate) fn run(args: &ServeArgs, screen: &Screen) -> Result<(), Failure> {
     let loaded = load_scenario(&args.file, &args.overrides, screen)?;
-    let kinds = kinds(args, &loaded.scenario.system)?;
+    let around = Surroundings { file: &args.file, data: &args.data, tls_cert: args.tls_cert.as_deref() };
+    let plan = args.crew.plan(around, &loaded.scenario.system)?;
     start_log(args.log);
-    let settings = settings(args, &loaded, &kinds);
+    let settings = settings(args, &loaded, plan.joined(&loaded.scenario.system));
     let (asked, mut wants_end) = watch::channel(false);
     interrupt::ask_instead(move || {
         let _ = asked.send_replace(true);
@@ -152,24 +137,16 @@ pub(crate) fn run(args: &ServeArgs, screen: &Screen) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::new(Status::Failed, "serve::runtime", error.to_string()))?;
     if let Some(wish) = args.several.settings(args.listen, args.tls_cert.is_some())? {
-        let providers = |rules: &Rules, address, news| providers(args, &kinds, rules, address, news);
-        let end = serve_several::run(
-            &runtime,
-            wish,
-            settings,
-            &loaded.scenario,
-            Box::new(providers),
-            wants_end,
-            screen,
-        );
+        let crew = |opening| -> Making<'_> { Box::pin(plan.open(opening)) };
+        let end =
+            serve_several::run(&runtime, wish, settings, &loaded.scenario, Box::new(crew), wants_end, screen);
         // Whatever still runs must not outlive the lease.
         runtime.shutdown_background();
         return end;
     }
     let end = runtime.block_on(async {
-        let providers = |rules: &Rules, address, news| providers(args, &kinds, rules, address, news);
-        let service =
-            Service::start(settings, &loaded.scenario, Box::new(providers)).await.map_err(failure)?;
+        let crew = |opening| -> Making<'_> { Box::pin(plan.open(opening)) };
+        let service = Service::start(settings, &loaded.scenario, Box::new(crew)).await.map_err(failure)?;
         let recovery = service.recovery;
         let address = service.address;
         let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
@@ -194,37 +171,8 @@ pub(crate) fn run(args: &ServeArgs, screen: &Screen) -> Result<(), Failure> {
     }
 }
 
-/// Every pool's provider, by pool.
-fn kinds(args: &ServeArgs, system: &policy::model::System) -> Result<Vec<ProviderKind>, Failure> {
-    let mut kinds = vec![ProviderKind::Process; system.pools.len()];
-    for text in &args.provider {
-        let (pool, kind) = match text.split_once('=') {
-            Some((pool, kind)) => (Some(pool), kind),
-            None => (None, text.as_str()),
-        };
-        let kind = ProviderKind::from_str(kind, false).map_err(|_| {
-            Failure::new(Status::Usage, "serve::provider", format!("`{kind}` is no provider"))
-                .with_help("use process or manual")
-        })?;
-        match pool {
-            None => kinds.fill(kind),
-            Some(name) => {
-                let at = system.pools.iter().position(|pool| pool.name == name).ok_or_else(|| {
-                    let known: Vec<_> = system.pools.iter().map(|pool| pool.name.as_str()).collect();
-                    Failure::new(Status::InvalidInput, "serve::pool", format!("there is no pool `{name}`"))
-                        .with_help(format!("the scenario has {}", known.join(", ")))
-                })?;
-                kinds[at] = kind;
-            }
-        }
-    }
-    Ok(kinds)
-}
-
-fn settings(args: &ServeArgs, loaded: &scenarios::Loaded, kinds: &[ProviderKind]) -> ServiceSettings {
-    let system = &loaded.scenario.system;
+fn settings(args: &ServeArgs, loaded: &scenarios::Loaded, joined: Vec<String>) -> ServiceSettings {
     let tls = args.tls_cert.clone().zip(args.tls_key.clone());
-    let joined = system.pools.iter().zip(kinds).filter(|(_, kind)| **kind == ProviderKind::Manual);
     ServiceSettings {
         folder: args.data.clone(),
         listen: args.listen,
@@ -232,7 +180,7 @@ fn settings(args: &ServeArgs, loaded: &scenarios::Loaded, kinds: &[ProviderKind]
         limits: Limits::default(),
         patience: Patience { jobs_max: args.jobs_max, ..Patience::default() },
         shard: 0,
-        joined: joined.map(|(pool, _)| pool.name.clone()).collect(),
+        joined,
         fleet: FleetSettings {
             is_dry_run: args.dry_run,
             limits: SpendLimits { per_hour_max: args.spend_per_hour, total_max: args.spend_total },
@@ -262,77 +210,12 @@ fn objects(args: &ServeArgs) -> ObjectSettings {
     }
 }
 
-fn providers(
-    args: &ServeArgs,
-    kinds: &[ProviderKind],
-    rules: &Rules,
-    address: SocketAddr,
-    news: News,
-) -> Result<Vec<Arc<dyn Provider>>, ServiceError> {
-    let manual: Arc<dyn Provider> = Arc::new(ManualProvider);
-    if !kinds.contains(&ProviderKind::Process) {
-        return Ok(kinds.iter().map(|_| manual.clone()).collect());
-    }
-    let io = |what: &str| {
-        let what = what.to_owned();
-        move |error| ServiceError::Io { what, error }
-    };
-    let work = work_arguments(args).map_err(io("making the tiny model"))?;
-    let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
-    let url = format!("{scheme}://{address}");
-    let arguments = rules.system.pools.iter().enumerate().map(|(index, pool)| {
-        let slots: u16 = pool.slots.iter().sum();
-        let mut words: Vec<String> =
-            ["worker", "--join", &url, "--pool", &pool.name].map(str::to_owned).into();
-        words.extend(["--slots".to_owned(), slots.to_string()]);
-        words.extend(work.iter().cloned());
-        if let Some(certificate) = &args.tls_cert {
-            words.extend(["--authority".to_owned(), certificate.display().to_string()]);
-        }
-        (index as u16, words)
-    });
-    let settings = ProcessSettings {
-        folder: args.data.join("workers"),
-        program: std::env::current_exe().map_err(io("finding this program"))?,
-        arguments: arguments.collect(),
-        variables: vec![("HEADROOM_JOIN".to_owned(), join_token(rules))],
-        grace: std::time::Duration::from_secs(20),
-    };
-    let process = ProcessProvider::open(settings, news).map_err(io("opening the folder of workers"))?;
-    let process: Arc<dyn Provider> = Arc::new(process);
-    let of = |kind: &ProviderKind| match kind {
-        ProviderKind::Process => process.clone(),
-        ProviderKind::Manual => manual.clone(),
-    };
-    Ok(kinds.iter().map(of).collect())
-}
-
-/// What worker processes work with.
-fn work_arguments(args: &ServeArgs) -> std::io::Result<Vec<String>> {
-    if args.simulate {
-        let file = std::path::absolute(&args.file)?;
-        return Ok(vec!["--simulate".to_owned(), "--scenario".to_owned(), file.display().to_string()]);
-    }
-    let mut models = args.model.clone();
-    if models.is_empty() {
-        let tiny = args.data.join("tiny");
-        if !tiny.exists() {
-            gpu_runtime::generate::make_tiny(&tiny, 1).map_err(std::io::Error::other)?;
-        }
-        models.push(tiny);
-    }
-    let mut words = Vec::new();
-    for model in models {
-        words.extend(["--model".to_owned(), std::path::absolute(model)?.display().to_string()]);
-    }
-    Ok(words)
-}
-
 fn failure(error: ServiceError) -> Failure {
     let status = match &error {
         ServiceError::Rules(_)
         | ServiceError::NoPool(..)
         | ServiceError::Keys(_)
+        | ServiceError::Ec2(_)
         | ServiceError::Objects(_) => Status::InvalidInput,
         _ => Status::Failed,
     };

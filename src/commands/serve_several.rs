@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use control::ha::{HaEnd, HaError, HaSettings, Standby};
-use control::service::{MakeProviders, ServiceSettings};
+use control::service::{MakeCrew, ServiceSettings};
 use scenarios::scenario::Scenario;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -67,7 +67,7 @@ pub(crate) fn run(
     settings: HaSettings,
     service: ServiceSettings,
     scenario: &Scenario,
-    providers: Box<MakeProviders<'_>>,
+    crew: Box<MakeCrew<'_>>,
     wants_end: watch::Receiver<bool>,
     screen: &Screen,
 ) -> Result<(), Failure> {
@@ -75,7 +75,7 @@ pub(crate) fn run(
     let end = runtime.block_on(async {
         let standby = Standby::start(settings, service, scenario).await?;
         screen.note(&format!("{name} stands by for {} at {}", scenario.name, standby.address));
-        standby.run(scenario, providers, wants_end).await
+        standby.run(scenario, crew, wants_end).await
     });
     let again = "start it again: it stands by, and leads again when it is its turn";
     match end.map_err(failure)? {

@@ -19,7 +19,7 @@ use super::{LeaseGate, Seat};
 use crate::api::{KeyRing, check_openness, tls::Certificate};
 use crate::clock::unix_ms;
 use crate::engine::{Engine, OpenError};
-use crate::service::{End, MakeProviders, Service, ServiceError, ServiceSettings, rules_of};
+use crate::service::{End, MakeCrew, Service, ServiceError, ServiceSettings, rules_of};
 use crate::store::{Election, PostgresPlace, StoreError};
 
 /// A plane among several.
@@ -194,7 +194,7 @@ impl Standby {
     pub async fn run(
         mut self,
         scenario: &Scenario,
-        providers: Box<MakeProviders<'_>>,
+        crew: Box<MakeCrew<'_>>,
         mut asked: watch::Receiver<bool>,
     ) -> Result<HaEnd, HaError> {
         let Some(taken) = self.stand_by(&mut asked).await? else {
@@ -202,7 +202,7 @@ impl Standby {
             self.asking.abort();
             return Ok(HaEnd::Asked);
         };
-        let end = self.lead(taken, scenario, providers, asked).await;
+        let end = self.lead(taken, scenario, crew, asked).await;
         self.asking.abort();
         end
     }
@@ -278,7 +278,7 @@ impl Standby {
         &self,
         taken: Taken,
         scenario: &Scenario,
-        providers: Box<MakeProviders<'_>>,
+        crew: Box<MakeCrew<'_>>,
         mut asked: watch::Receiver<bool>,
     ) -> Result<HaEnd, HaError> {
         let HaSettings { lease, renew, shards, .. } = self.settings;
@@ -296,7 +296,7 @@ impl Standby {
             let rules = rules_of(&settings, scenario)?;
             let open = move || Engine::resume(store, fold, unix_ms());
             let place = Some((seat, self.listener.clone()));
-            Ok::<_, HaError>(Service::start_seated(open, rules, settings, place, providers).await?)
+            Ok::<_, HaError>(Service::start_seated(open, rules, settings, place, crew).await?)
         };
         let service = tokio::select! {
             service = begin => service,

@@ -10,7 +10,7 @@ use control::api::Limits;
 use control::fleet::{FleetSettings, ManualProvider, Provider};
 use control::ha::{HaEnd, HaSettings, Standby};
 use control::plane::{Patience, Rules};
-use control::service::ServiceSettings;
+use control::service::{Making, ServiceSettings};
 use control::worker::{Address, SleepRunner, Stop, Worker, WorkerSettings};
 use scenarios::scenario::Scenario;
 
@@ -261,12 +261,12 @@ pub(crate) fn lead() -> ! {
             tokio::signal::unix::signal(kind).expect("a signal").recv().await;
             asked.send_replace(true);
         });
-        let providers = |_: &Rules, _, _| {
+        let crew = |_| -> Making<'static> {
             let manual: Arc<dyn Provider> = Arc::new(ManualProvider);
-            Ok(vec![manual])
+            Box::pin(std::future::ready(Ok(vec![manual].into())))
         };
         let standby = Standby::start(settings, service, &scenario).await?;
-        standby.run(&scenario, Box::new(providers), wants_end).await
+        standby.run(&scenario, Box::new(crew), wants_end).await
     });
     tracing::info!("ends: {end:?}");
     std::process::exit(match end {

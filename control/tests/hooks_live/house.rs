@@ -10,7 +10,7 @@ use control::number::JobNumber;
 use control::objects::ObjectSettings;
 use control::plane::Patience;
 use control::protocol::{Hello, PROTOCOL_VERSION, Report, Start, ToWorker};
-use control::service::{Service, ServiceSettings};
+use control::service::{Making, Service, ServiceSettings};
 use control::webhook::WebhookSettings;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -110,9 +110,11 @@ impl House {
             objects,
             text: None,
         };
-        let manual =
-            |_: &_, _, _| Ok(vec![std::sync::Arc::new(ManualProvider) as std::sync::Arc<dyn Provider>]);
-        let service = Service::start(settings, &scenario, Box::new(manual)).await.expect("a service");
+        let crew = |_| -> Making<'static> {
+            let manual: std::sync::Arc<dyn Provider> = std::sync::Arc::new(ManualProvider);
+            Box::pin(std::future::ready(Ok(vec![manual].into())))
+        };
+        let service = Service::start(settings, &scenario, Box::new(crew)).await.expect("a service");
         Self { folder, service, keys, client: Client::builder().no_proxy().build().expect("a client") }
     }
 
