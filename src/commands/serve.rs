@@ -124,7 +124,8 @@ fn dollars(text: &str) -> Result<Usd, String> {
 /// Runs `headroom serve`.
 pub(crate) fn run(args: &ServeArgs, screen: &Screen) -> Result<(), Failure> {
     let loaded = load_scenario(&args.file, &args.overrides, screen)?;
-    let around = Surroundings { file: &args.file, data: &args.data, tls_cert: args.tls_cert.as_deref() };
+    let text = with_whole_paths(&loaded.resolved_toml, &args.file);
+    let around = Surroundings { scenario: &text, data: &args.data, tls_cert: args.tls_cert.as_deref() };
     let plan = args.crew.plan(around, &loaded.scenario.system)?;
     start_log(args.log);
     let settings = settings(args, &loaded, plan.joined(&loaded.scenario.system));
