@@ -15,18 +15,18 @@ use tokio::net::TcpStream;
 const PAYLOAD_BYTES: usize = 256;
 
 /// A plane to send to.
-pub struct Target {
+pub(crate) struct Target {
     authority: String,
     key: Option<String>,
 }
 
 impl Target {
-    pub fn new(url: &str) -> Self {
+    pub(crate) fn new(url: &str) -> Self {
         let authority = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
         Self { authority, key: std::env::var("HEADROOM_KEY").ok() }
     }
 
-    pub async fn connect(&self) -> SendRequest<Full<Bytes>> {
+    pub(crate) async fn connect(&self) -> SendRequest<Full<Bytes>> {
         let stream = TcpStream::connect(&self.authority).await.expect("the plane listens");
         stream.set_nodelay(true).expect("a socket takes its options");
         let (sender, connection) =
@@ -35,7 +35,7 @@ impl Target {
         sender
     }
 
-    pub fn request(&self, path: &str, body: Bytes) -> Request<Full<Bytes>> {
+    pub(crate) fn request(&self, path: &str, body: Bytes) -> Request<Full<Bytes>> {
         let mut request =
             Request::post(path).header("host", &self.authority).header("content-type", "application/json");
         if let Some(key) = &self.key {
@@ -46,13 +46,13 @@ impl Target {
 }
 
 /// A job of 256 bytes.
-pub fn job() -> String {
+pub(crate) fn job() -> String {
     let head = "{\"prompt\":\"a photo of a cat on a red sofa\",\"width\":1024,\"height\":1024,\"pad\":\"";
     format!("{{\"payload\":{head}{}\"}}}}", "x".repeat(PAYLOAD_BYTES - head.len() - 2))
 }
 
 /// Quantiles of latencies, as text.
-pub fn quantiles(name: &str, mut nanos: Vec<u64>) -> String {
+pub(crate) fn quantiles(name: &str, mut nanos: Vec<u64>) -> String {
     if nanos.is_empty() {
         return format!("{name}: nothing");
     }
@@ -67,7 +67,7 @@ pub fn quantiles(name: &str, mut nanos: Vec<u64>) -> String {
 }
 
 /// The status of an answer and its body, once it has been read; `None` without an answer.
-pub async fn once(
+pub(crate) async fn once(
     sender: &mut SendRequest<Full<Bytes>>,
     request: Request<Full<Bytes>>,
 ) -> Option<(StatusCode, Bytes)> {
@@ -78,7 +78,7 @@ pub async fn once(
 }
 
 /// Sends each due instant when it has come. A thread of its own: tokio's timer rounds up to a millisecond.
-pub fn pace(
+pub(crate) fn pace(
     started: Instant,
     due: impl IntoIterator<Item = Duration> + Send + 'static,
 ) -> tokio::sync::mpsc::UnboundedReceiver<Instant> {

@@ -2,6 +2,7 @@
 //!
 //! A batch is all or nothing: after a crash it is there whole, or not at all. Batches follow each other without a gap.
 
+mod checkpoint;
 mod disk;
 mod postgres;
 mod sqlite;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
+use super::checkpoint::{Checkpointer, LOG_PAGES_MAX, reserve_log};
 use super::{Archive, Batch, Doing, Recovered, Store, StoreError, Visit};
 use crate::number::JobNumber;
 
@@ -25,11 +26,10 @@ const MIGRATIONS: [&str; 1] = ["
 /// An image is kept in parts of this size, bytes.
 const PART_BYTES: usize = 16 << 20;
 
-/// Pages that the write-ahead log may hold before they move to the database file (4 KiB each).
-const CHECKPOINT_PAGES: u32 = 4096;
-
 /// A journal in a folder.
 pub struct SqliteStore {
+    /// Before the lock, which nobody else may have while it works. None where the journal is only read.
+    checkpointer: Option<Checkpointer>,
     connection: Connection,
     file: PathBuf,
     secret: [u8; 32],
@@ -63,12 +63,18 @@ impl SqliteStore {
         let connection = Connection::open(&file).map_err(|error| refused(Doing::Opening, &file, &error))?;
         let tune = format!(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;
-             PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA cache_size = -16384;"
+             PRAGMA wal_autocheckpoint = {LOG_PAGES_MAX}; PRAGMA cache_size = -16384;"
         );
         connection.execute_batch(&tune).map_err(|error| refused(Doing::Opening, &file, &error))?;
-        let mut store = Self { connection, file, secret: [0; 32], _lock: Some(lock) };
+        let mut store = Self { checkpointer: None, connection, file, secret: [0; 32], _lock: Some(lock) };
         store.migrate()?;
         store.secret = store.read_secret()?;
+        let log = store.file.with_extension("sqlite-wal");
+        if let Err(error) = reserve_log(&store.connection, &log) {
+            // It costs time, no more; if the disk is full, the first commit says so.
+            tracing::warn!("reserving room for the journal's log: {error}");
+        }
+        store.checkpointer = Some(Checkpointer::start(&store.file).map_err(failed)?);
         Ok(store)
     }
 
@@ -102,7 +108,7 @@ impl SqliteStore {
             .map_err(|error| refused(Doing::Opening, &file, &error))?;
         let damaged = StoreError::Damaged { place, what: "its secret has a wrong length".to_owned() };
         let secret = secret.try_into().map_err(|_| damaged)?;
-        Ok(Self { connection, file, secret, _lock: None })
+        Ok(Self { checkpointer: None, connection, file, secret, _lock: None })
     }
 
     fn migrate(&mut self) -> Result<(), StoreError> {
@@ -219,7 +225,12 @@ impl Store for SqliteStore {
             }
             transaction.commit()
         };
-        whole().map_err(|error| refused(Doing::Writing, &self.file, &error))
+        whole().map_err(|error| refused(Doing::Writing, &self.file, &error))?;
+        if let Some(checkpointer) = &mut self.checkpointer {
+            let ended: usize = batch.ended.iter().map(|(_, body)| body.len()).sum();
+            checkpointer.wrote((batch.body.len() + ended) as u64);
+        }
+        Ok(())
     }
 
     fn keep_image(&mut self, upto: u64, image: &[u8]) -> Result<(), StoreError> {
@@ -237,7 +248,11 @@ impl Store for SqliteStore {
             drop(keep);
             transaction.commit()
         };
-        whole().map_err(|error| refused(Doing::Writing, &self.file, &error))
+        whole().map_err(|error| refused(Doing::Writing, &self.file, &error))?;
+        if let Some(checkpointer) = &mut self.checkpointer {
+            checkpointer.wrote(image.len() as u64);
+        }
+        Ok(())
     }
 
     fn archive(&self) -> Box<dyn Archive> {

@@ -238,8 +238,18 @@ fn a_newer_catalog_replaces_rows_of_the_same_place() {
     assert_eq!(row.price.as_f64(), 0.9);
     let count = |catalog: &Catalog| catalog.show(RowFilter::default()).count();
     assert_eq!(count(&catalog), count(Catalog::embedded()));
+    // Old spot prices above a new on-demand price are gone; a new one is refused.
+    let spots = |catalog: &Catalog| {
+        let filter =
+            RowFilter { region: Some("us-east-1"), instance_type: Some("g5.xlarge"), ..RowFilter::default() };
+        catalog.show(filter).filter(|row| row.capacity_type == CapacityType::Spot).count()
+    };
+    assert!(spots(Catalog::embedded()) > 0);
     let cut = read(&offering(&[("price", "\"0.1 USD/h\"")])).expect("valid");
-    assert!(matches!(Catalog::embedded().updated_with(&cut), Err(CatalogError::SpotNotBelowOnDemand { .. })));
+    assert_eq!(spots(&Catalog::embedded().updated_with(&cut).expect("fits")), 0);
+    let dear = offering(&[("capacity_type", "\"spot\""), ("price", "\"9 USD/h\"")]);
+    let refused = Catalog::embedded().updated_with_toml("dear", &format!("{SOURCES}{dear}"));
+    assert!(matches!(refused, Err(CatalogError::SpotNotBelowOnDemand { .. })), "{refused:?}");
 }
 
 #[test]
