@@ -13,6 +13,8 @@ pub(crate) mod fidelity;
 pub(crate) mod inputs;
 #[cfg(feature = "live")]
 pub(crate) mod keys;
+#[cfg(feature = "live")]
+mod log;
 pub(crate) mod model_args;
 mod overrides;
 pub(crate) mod parquet_rows;

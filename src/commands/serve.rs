@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use control::api::{Limits, TlsFiles};
 use control::fleet::{FleetSettings, SpendLimits};
 use control::journal::ScenarioText;
@@ -15,6 +15,7 @@ use policy::units::Usd;
 use tokio::sync::watch;
 
 use super::inputs::load_scenario;
+use super::log::{self, LogForm};
 use super::run_args::OverrideArgs;
 use super::serve_crew::{CrewArgs, Surroundings};
 use super::serve_several::{self, SeveralArgs};
@@ -37,15 +38,6 @@ Examples:
 Without keys (`headroom keys create`) the plane listens to this machine alone, and every program on it may do everything.
 SIGTERM and Ctrl-C end it in order: no new jobs, answers in flight are given, everything is on disk. Workers wait for the
 next plane. Whatever kills it otherwise, the next one goes on where it was.";
-
-/// How logs are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogForm {
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
 
 /// `headroom serve`.
 #[derive(Args, Clone, Debug)]
@@ -127,7 +119,7 @@ pub(crate) fn run(args: &ServeArgs, screen: &Screen) -> Result<(), Failure> {
     let text = with_whole_paths(&loaded.resolved_toml, &args.file);
     let around = Surroundings { scenario: &text, data: &args.data, tls_cert: args.tls_cert.as_deref() };
     let plan = args.crew.plan(around, &loaded.scenario.system)?;
-    start_log(args.log);
+    log::start(args.log);
     let settings = settings(args, &loaded, plan.joined(&loaded.scenario.system));
     let (asked, mut wants_end) = watch::channel(false);
     interrupt::ask_instead(move || {
@@ -221,15 +213,4 @@ fn failure(error: ServiceError) -> Failure {
         _ => Status::Failed,
     };
     Failure::new(status, "serve::start", error.to_string())
-}
-
-fn start_log(form: LogForm) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
-    // A second subscriber in one process is no mistake worth dying for.
-    let _ = match form {
-        LogForm::Text => builder.with_target(false).try_init(),
-        LogForm::Json => builder.json().try_init(),
-    };
 }

@@ -82,6 +82,7 @@ mod live {
     use tokio::sync::watch;
 
     use super::{Duration, Failure, JoinArgs, Screen, Status, WorkerArgs};
+    use crate::commands::log;
     use crate::interrupt;
 
     /// Variable with the right to join.
@@ -109,7 +110,7 @@ mod live {
             .enable_all()
             .build()
             .map_err(|error| Failure::new(Status::Failed, "worker::runtime", error.to_string()))?;
-        start_log();
+        log::start(log::LogForm::Text);
         let runner = runner(args, &address, &runtime)?;
         let settings = WorkerSettings {
             address,
@@ -215,13 +216,5 @@ mod live {
             Some(help) => failure.with_help(help),
             None => failure,
         })
-    }
-
-    fn start_log() {
-        let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-        let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
-        // A second subscriber in one process is no mistake worth dying for.
-        let _ = builder.with_target(false).try_init();
     }
 }
