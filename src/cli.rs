@@ -97,7 +97,7 @@ enum Command {
     /// Run the live control plane of a scenario.
     #[cfg(feature = "live")]
     #[command(after_long_help = serve::EXAMPLES)]
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Make, show and revoke the keys of the job API.
     #[cfg(feature = "live")]
     #[command(subcommand)]

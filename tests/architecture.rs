@@ -27,6 +27,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("axum*", &["control"]),
     ("reqwest", &["headroom", "control"]),
     ("tracing*", &["headroom", "control"]),
+    ("opentelemetry*", &["control"]),
     ("aws-*", &["control"]),
     ("object_store", &["control"]),
     ("cudarc", &["gpu-runtime"]),

@@ -93,6 +93,7 @@ async fn serve(folder: &str, address: &str, scenario: &str) {
         joined: vec!["own".to_owned()],
         fleet: FleetSettings::default(),
         text: None,
+        traces: None,
     };
     let crew = |_| -> Making<'static> {
         let manual: Arc<dyn Provider> = Arc::new(Manual);

@@ -27,5 +27,6 @@ pub mod service;
 pub mod shell;
 pub mod store;
 pub mod submission;
+pub mod trace;
 pub mod webhook;
 pub mod worker;

@@ -27,6 +27,7 @@ use crate::objects::{ObjectSettings, Objects, PlaceError};
 use crate::plane::{LaunchView, Patience, Rules, RulesError};
 use crate::shell::{self, Handle, Outlets, Stopped};
 use crate::store::{SqliteStore, Store, StoreError};
+use crate::trace::{self, Observer, TraceError, TraceSettings};
 use crate::webhook::{self, Announcer, Secrets, SecretsError, WebhookSettings};
 
 /// How a plane is set up.
@@ -57,6 +58,8 @@ pub struct ServiceSettings {
     pub objects: ObjectSettings,
     /// The scenario as text, kept beside the journal so that it can be replayed; without it nothing is kept.
     pub text: Option<ScenarioText>,
+    /// How jobs are traced; not at all without.
+    pub traces: Option<TraceSettings>,
 }
 
 /// A plane that cannot start.
@@ -86,6 +89,9 @@ pub enum ServiceError {
     /// The store of objects.
     #[error(transparent)]
     Objects(#[from] PlaceError),
+    /// The trace collector.
+    #[error(transparent)]
+    Traces(#[from] TraceError),
     /// The settings of machines on EC2.
     #[error(transparent)]
     Ec2(#[from] SettingsError),
@@ -230,7 +236,10 @@ impl Service {
         let secrets = Arc::new(Secrets::open(&settings.folder, root)?);
         let (launches, epoch) = (engine.plane().launches(), engine.plane().epoch());
         let clock = Clock::starting(engine.plane().last());
-        let (outlets, orders, webhooks) = Outlets::new(engine.plane().epoch());
+        let (mut outlets, orders, webhooks) = Outlets::new(engine.plane().epoch());
+        if let Some(wish) = &settings.traces {
+            outlets = outlets.observed(Observer::open(wish, engine.plane(), clock)?);
+        }
         let io = |what: &str| {
             let what = what.to_owned();
             move |error| ServiceError::Io { what, error }
@@ -315,6 +324,9 @@ impl Service {
         self.shutdown.send_replace(true);
         let _ = self.server.await;
         self.handle.stop().await;
+        if let Some(traces) = self.handle.shared().traces() {
+            traces.outbox().flush(trace::FLUSH_FOR).await;
+        }
         self.tasks.shutdown().await;
         ended(self.stopped.await.ok())
     }

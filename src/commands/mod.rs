@@ -41,6 +41,8 @@ mod serve_aws;
 mod serve_crew;
 #[cfg(feature = "live")]
 mod serve_several;
+#[cfg(feature = "live")]
+mod serve_traces;
 pub(crate) mod simulate;
 mod spot_zones;
 mod summary_text;

@@ -212,6 +212,7 @@ async fn play(
         webhooks: control::webhook::WebhookSettings::default(),
         objects: ObjectSettings { place: Place::Folder(folder.join("objects")), ..ObjectSettings::default() },
         text: Some(text),
+        traces: None,
     };
     let inputs = load_inputs(&scenario)?;
     let feed = ArrivalFeed::new(&scenario, &inputs, 0)

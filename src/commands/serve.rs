@@ -19,6 +19,7 @@ use super::log::{self, LogForm};
 use super::run_args::OverrideArgs;
 use super::serve_crew::{CrewArgs, Surroundings};
 use super::serve_several::{self, SeveralArgs};
+use super::serve_traces::TraceArgs;
 use super::simulate::with_whole_paths;
 use crate::failure::{Failure, Status};
 use crate::interrupt;
@@ -92,12 +93,14 @@ pub(crate) struct ServeArgs {
     inputs_keep_days: u32,
     #[command(flatten)]
     several: SeveralArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
     /// Form of the log on stderr.
     #[arg(long, value_enum, default_value = "text")]
     log: LogForm,
 }
 
-fn web_address(text: &str) -> Result<String, String> {
+pub(crate) fn web_address(text: &str) -> Result<String, String> {
     let is_web = text.starts_with("https://") || text.starts_with("http://");
     if is_web && text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.contains(['?', '#', '"', '\\']) {
         return Ok(text.trim_end_matches('/').to_owned());
@@ -117,7 +120,8 @@ fn dollars(text: &str) -> Result<Usd, String> {
 pub(crate) fn run(args: &ServeArgs, screen: &Screen) -> Result<(), Failure> {
     let loaded = load_scenario(&args.file, &args.overrides, screen)?;
     let text = with_whole_paths(&loaded.resolved_toml, &args.file);
-    let around = Surroundings { scenario: &text, data: &args.data, tls_cert: args.tls_cert.as_deref() };
+    let tls_cert = args.tls_cert.as_deref();
+    let around = Surroundings { scenario: &text, data: &args.data, tls_cert, traces: &args.traces };
     let plan = args.crew.plan(around, &loaded.scenario.system)?;
     log::start(args.log);
     let settings = settings(args, &loaded, plan.joined(&loaded.scenario.system));
@@ -183,6 +187,7 @@ fn settings(args: &ServeArgs, loaded: &scenarios::Loaded, joined: Vec<String>) -
         webhooks: WebhookSettings { allow_private: args.webhook_private, ..WebhookSettings::default() },
         objects: objects(args),
         text: Some(ScenarioText { toml: with_whole_paths(&loaded.resolved_toml, &args.file), compress: 1.0 }),
+        traces: args.traces.settings(),
     }
 }
 
@@ -209,7 +214,8 @@ fn failure(error: ServiceError) -> Failure {
         | ServiceError::NoPool(..)
         | ServiceError::Keys(_)
         | ServiceError::Ec2(_)
-        | ServiceError::Objects(_) => Status::InvalidInput,
+        | ServiceError::Objects(_)
+        | ServiceError::Traces(_) => Status::InvalidInput,
         _ => Status::Failed,
     };
     Failure::new(status, "serve::start", error.to_string())

@@ -9,6 +9,7 @@ use control::service::{Crew, Opening, ServiceError, join_token};
 use policy::model::System;
 
 use super::serve_aws::{self, AwsArgs, AwsPlan};
+use super::serve_traces::TraceArgs;
 use crate::failure::{Failure, Status};
 
 /// Name of the file in the data folder that tells simulated workers what is served.
@@ -48,6 +49,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) scenario: &'a str,
     pub(crate) data: &'a Path,
     pub(crate) tls_cert: Option<&'a Path>,
+    pub(crate) traces: &'a TraceArgs,
 }
 
 /// A crew as wished, checked against the scenario.
@@ -138,6 +140,7 @@ impl CrewPlan<'_> {
                 ["worker", "--join", &url, "--pool", &pool.name].map(str::to_owned).into();
             words.extend(["--slots".to_owned(), slots.to_string()]);
             words.extend(work.iter().cloned());
+            words.extend(self.around.traces.words());
             if let Some(certificate) = self.around.tls_cert {
                 words.extend(["--authority".to_owned(), certificate.display().to_string()]);
             }
@@ -213,6 +216,8 @@ count = 1
     struct Words {
         #[command(flatten)]
         crew: CrewArgs,
+        #[command(flatten)]
+        traces: TraceArgs,
     }
 
     #[test]
@@ -222,7 +227,8 @@ count = 1
         let folder = tempfile::tempdir().expect("a folder");
         let words = <Words as clap::Parser>::parse_from(["serve", "--simulate"]);
         let data = folder.path().join("data");
-        let around = Surroundings { scenario: &loaded.resolved_toml, data: &data, tls_cert: None };
+        let (scenario, traces) = (&*loaded.resolved_toml, &words.traces);
+        let around = Surroundings { scenario, data: &data, tls_cert: None, traces };
         let plan = words.crew.plan(around, &loaded.scenario.system).expect("a plan");
         let told = plan.work_arguments().expect("a folder that can be written");
         assert_eq!(told[..2], ["--simulate", "--scenario"]);

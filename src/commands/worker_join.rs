@@ -43,6 +43,10 @@ pub(crate) struct JoinArgs {
     /// Trust the authorities in this file (PEM) alone when connecting by TLS.
     #[arg(long, value_name = "FILE", requires = "join")]
     pub(super) authority: Option<PathBuf>,
+    /// Send spans of the work on traced jobs to this OpenTelemetry collector (OTLP over HTTP). Default: as
+    /// OTEL_EXPORTER_OTLP_ENDPOINT says; none where it says nothing.
+    #[arg(long, value_name = "URL", requires = "join")]
+    pub(super) otlp: Option<String>,
 }
 
 fn bytes(text: &str) -> Result<Bytes, String> {
@@ -56,9 +60,10 @@ fn time(text: &str) -> Result<Duration, String> {
 /// Runs `headroom worker --join`.
 #[cfg(not(feature = "live"))]
 pub(super) fn run(_: &str, args: &WorkerArgs, _: &Screen) -> Result<(), Failure> {
-    let JoinArgs { pool, slots, simulate, scenario, memory, grace, hang_after, alone_for, imds, authority } =
+    let JoinArgs { pool, slots, simulate, scenario, memory, grace, hang_after, alone_for, imds, .. } =
         &args.joining;
-    let _ = (pool, slots, simulate, scenario, memory, grace, hang_after, alone_for, imds, authority);
+    let _ = (pool, slots, simulate, scenario, memory, grace, hang_after, alone_for, imds);
+    let _ = (&args.joining.authority, &args.joining.otlp);
     let message = "this program was built without the live control plane";
     Err(Failure::new(Status::Usage, "worker::not-live", message)
         .with_help("build it with `cargo build --release --features live`"))
@@ -74,6 +79,7 @@ mod live {
     use std::time::Duration as StdDuration;
 
     use control::fleet::LAUNCH_VARIABLE;
+    use control::trace::{self, RATIO, TraceSettings, WorkTraces};
     use control::worker::{
         Address, AddressError, DiffusionRunner, DiffusionSettings, Exit, IMDS_URL, Objects, Runner,
         SleepRunner, Stop, Worker, WorkerSettings, watch_interruption,
@@ -175,8 +181,10 @@ mod live {
         runtime: &Runtime,
     ) -> Result<Exit, Failure> {
         let (stop, stopped) = watch::channel(Stop::No);
+        let traces = traces(joining, runtime)?;
         let worker = Worker::new(settings, runner, stopped)
             .map_err(|error| Failure::new(Status::Failed, "worker::thread", error.to_string()))?;
+        let worker = worker.traced(traces.clone());
         let grace = std_time(joining.grace);
         let asked = Mutex::new(Stop::No);
         interrupt::ask_instead(move || {
@@ -189,7 +197,22 @@ mod live {
             let notice = worker.notices();
             runtime.spawn(async move { watch_interruption(url.trim_end_matches('/'), notice).await });
         }
-        Ok(runtime.block_on(worker.run()))
+        Ok(runtime.block_on(async {
+            let exit = worker.run().await;
+            if let Some(traces) = traces {
+                traces.flush(trace::FLUSH_FOR).await;
+            }
+            exit
+        }))
+    }
+
+    /// The way to the trace collector, if there is one.
+    fn traces(joining: &JoinArgs, runtime: &Runtime) -> Result<Option<WorkTraces>, Failure> {
+        let Some(wish) = TraceSettings::wished(joining.otlp.as_deref(), RATIO) else { return Ok(None) };
+        let opened = runtime.block_on(async { WorkTraces::open(&wish) });
+        opened
+            .map(Some)
+            .map_err(|error| Failure::new(Status::InvalidInput, "worker::traces", error.to_string()))
     }
 
     fn ended(exit: Exit, screen: &Screen) -> Result<(), Failure> {

@@ -49,6 +49,7 @@ impl Collector for Exporter {
         self.jobs(&mut page)?;
         self.fleet(&mut page)?;
         self.journal(&mut page)?;
+        self.traces(&mut page)?;
         self.http(&mut page)
     }
 }
@@ -131,6 +132,20 @@ impl Exporter {
         let is_writable = if shared.is_writable.load(Relaxed) { 1.0 } else { 0.0 };
         page.gauge("headroom_journal_writable", "1 while the journal takes commits", is_writable)?;
         page.gauge("headroom_epoch", "Planes that had this journal", self.handle.figures().epoch as f64)
+    }
+
+    fn traces(&self, page: &mut Page<'_>) -> Result<(), Error> {
+        let Some(traces) = self.handle.shared().traces() else { return Ok(()) };
+        let counts = traces.outbox().counts();
+        let help = "Spans that the trace collector took";
+        page.counter("headroom_trace_spans_exported", help, counts.exported.load(Relaxed))?;
+        let dropped = [
+            ([("reason", "queue-full")], counts.dropped_full.load(Relaxed)),
+            ([("reason", "not-taken")], counts.dropped_refused.load(Relaxed)),
+        ];
+        page.counters("headroom_trace_spans_dropped", "Spans that are in no trace, by reason", &dropped)?;
+        let help = "Jobs that are not traced since too many are";
+        page.counter("headroom_trace_jobs_skipped", help, counts.jobs_skipped.load(Relaxed))
     }
 
     fn http(&self, page: &mut Page<'_>) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::names::Names;
 use super::problem::Problem;
 use crate::submission::{Idempotency, OBJECTS_MAX, PAYLOAD_BYTES_MAX, Submission, TenantId};
+use crate::trace::TraceContext;
 
 /// Jobs of one batch at most.
 pub const BATCH_JOBS_MAX: usize = 256;
@@ -201,14 +202,7 @@ fn check_webhook(address: &str) -> Result<(), Problem> {
 /// A W3C trace context, version 00; anything else is ignored, as the recommendation asks.
 fn traceparent(value: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(value).ok()?;
-    let parts: Vec<&str> = text.split('-').collect();
-    let [version, trace, span, flags] = parts[..] else { return None };
-    let hex = |part: &str, length| {
-        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let is_some = |part: &str| part.bytes().any(|byte| byte != b'0');
-    let is_valid = version == "00" && hex(trace, 32) && is_some(trace) && hex(span, 16) && is_some(span);
-    (is_valid && hex(flags, 2)).then(|| text.to_owned())
+    text.parse::<TraceContext>().is_ok().then(|| text.to_owned())
 }
 
 fn unreadable(error: &serde_json::Error) -> Problem {

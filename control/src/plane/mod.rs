@@ -274,6 +274,13 @@ impl Plane {
         self.jobs.list(tenant, after, limit)
     }
 
+    /// Shows every job in the system with its lease and its client's trace context, for traces.
+    pub fn each_job(&self, mut see: impl FnMut(JobView, Option<Lease>, Option<&str>)) {
+        for job in self.jobs.iter() {
+            see(job.view(), job.held.map(|(lease, _)| lease), job.submission.traceparent.as_deref());
+        }
+    }
+
     /// Up to `limit` announcements above `after`, by job, that are not settled.
     pub fn unsettled(&self, after: Option<JobNumber>, limit: usize) -> Vec<WebhookTask> {
         use std::ops::Bound::{Excluded, Unbounded};

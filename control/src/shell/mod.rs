@@ -19,6 +19,7 @@ use crate::effect::{Answer, Effect};
 use crate::engine::Engine;
 use crate::number::JobNumber;
 use crate::store::{Store, StoreError};
+use crate::trace::TraceContext;
 use handle::Message;
 
 /// Messages that may wait for the plane; beyond, callers are told to come back.
@@ -67,10 +68,10 @@ pub fn start<S: Store + 'static>(
 
 /// Who asked for the next answer.
 pub(crate) enum Asker {
-    /// One submission, and who wants to know its end.
-    One(oneshot::Sender<Answer>, Option<handle::EndSender>),
+    /// One submission, who wants to know its end, and its client's span.
+    One(oneshot::Sender<Answer>, Option<handle::EndSender>, Option<TraceContext>),
     /// One of several.
-    Many(std::rc::Rc<std::cell::RefCell<Gathered>>),
+    Many(std::rc::Rc<std::cell::RefCell<Gathered>>, Option<TraceContext>),
 }
 
 /// Answers to several submissions that came together.
@@ -172,23 +173,28 @@ impl<S: Store> Shell<S> {
         let now = self.clock.now();
         match message {
             Message::Submit { submission, sender, end } => {
+                let client = self.outlets.client(&submission);
                 self.engine.apply(now, Command::Submit(submission));
-                self.askers.push_back(Asker::One(sender, end));
+                self.askers.push_back(Asker::One(sender, end, client));
             }
             Message::SubmitMany { submissions, sender } => {
                 let gathered =
                     Gathered { answers: Vec::new(), wanted: submissions.len(), sender: Some(sender) };
                 let gathered = std::rc::Rc::new(std::cell::RefCell::new(gathered));
                 for submission in submissions {
+                    let client = self.outlets.client(&submission);
                     self.engine.apply(now, Command::Submit(submission));
-                    self.askers.push_back(Asker::Many(gathered.clone()));
+                    self.askers.push_back(Asker::Many(gathered.clone(), client));
                 }
             }
             Message::Ask { command, sender } => {
                 self.engine.apply(now, command);
-                self.askers.push_back(Asker::One(sender, None));
+                self.askers.push_back(Asker::One(sender, None, None));
             }
-            Message::Tell(command) => self.engine.apply(now, command),
+            Message::Tell(command) => {
+                self.outlets.heard(&command);
+                self.engine.apply(now, command);
+            }
             Message::Look(look) => self.looks.push(look),
             Message::Attach { session, sender } => self.outlets.attach(session, sender),
             Message::Watch { job, sender } => self.watches.push((job, sender)),

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use policy::model::PoolId;
@@ -12,12 +12,14 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::Asker;
 use super::handle::{EndSender, News};
-use crate::command::{LaunchToken, SessionId};
+use crate::command::{Command, LaunchToken, SessionId};
 use crate::effect::{Answer, Effect, JobRecord, JobView, WebhookTask};
 use crate::number::JobNumber;
 use crate::plane::{Figures, Plane};
 use crate::protocol::ToWorker;
 use crate::store::StoreError;
+use crate::submission::Submission;
+use crate::trace::{Observer, TraceContext, Traces};
 
 /// Ended jobs kept in memory for those who ask soon.
 const RECENT_MAX: usize = 20_000;
@@ -58,6 +60,7 @@ pub struct Shared {
     recent: Mutex<Recent>,
     rows: broadcast::Sender<Row>,
     sessions: AtomicU64,
+    traces: OnceLock<Arc<Traces>>,
     /// Whether the store takes commits: false while there is no room, and after a failure.
     pub is_writable: AtomicBool,
     /// Commits so far.
@@ -96,6 +99,11 @@ impl Shared {
         self.rows.subscribe()
     }
 
+    /// Traces of jobs, where they are made.
+    pub fn traces(&self) -> Option<&Arc<Traces>> {
+        self.traces.get()
+    }
+
     pub(super) fn next_session(&self) -> SessionId {
         SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
     }
@@ -121,6 +129,7 @@ pub struct Outlets {
     watchers: HashMap<JobNumber, Vec<mpsc::UnboundedSender<News>>>,
     ends: HashMap<JobNumber, Vec<EndSender>>,
     figures_at: Instant,
+    observer: Option<Box<Observer>>,
 }
 
 impl Outlets {
@@ -136,6 +145,7 @@ impl Outlets {
             recent: Mutex::default(),
             rows: broadcast::channel(ROWS_MAX).0,
             sessions: AtomicU64::new(epoch << 40),
+            traces: OnceLock::new(),
             is_writable: AtomicBool::new(true),
             commits: AtomicU64::new(0),
             commands: AtomicU64::new(0),
@@ -150,8 +160,28 @@ impl Outlets {
             watchers: HashMap::new(),
             ends: HashMap::new(),
             figures_at: Instant::START,
+            observer: None,
         };
         (outlets, orders, tasks)
+    }
+
+    /// The same with an observer that traces jobs.
+    pub fn observed(mut self, observer: Observer) -> Self {
+        let _ = self.shared.traces.set(observer.traces().clone());
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// The client's span of a submission, where traces are made.
+    pub(super) fn client(&self, submission: &Submission) -> Option<TraceContext> {
+        self.observer.as_ref().and_then(|_| Observer::client(submission))
+    }
+
+    /// Somebody says something to the plane.
+    pub(super) fn heard(&mut self, command: &Command) {
+        if let Some(observer) = &mut self.observer {
+            observer.heard(command);
+        }
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
@@ -187,21 +217,33 @@ impl Outlets {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Answer(answer) => self.answer(answer, askers),
-                Effect::Tell { session, message } => {
+                Effect::Tell { session, mut message } => {
+                    if let Some(observer) = &mut self.observer {
+                        observer.told(session, &mut message);
+                    }
                     if let Some(worker) = self.sessions.get(&session) {
                         let _ = worker.send(message);
                     }
                 }
                 Effect::Close { session } => {
                     self.sessions.remove(&session);
+                    if let Some(observer) = &mut self.observer {
+                        observer.closed(session);
+                    }
                 }
                 Effect::Changed(event) => {
+                    if let Some(observer) = &mut self.observer {
+                        observer.changed(&event);
+                    }
                     for watcher in self.watchers.get(&event.job).into_iter().flatten() {
                         let _ = watcher.send(News::Changed(event.clone()));
                     }
                 }
                 Effect::Ended(record) => self.ended(Arc::new(*record)),
                 Effect::Webhook(task) => {
+                    if let Some(observer) = &mut self.observer {
+                        observer.announced(task.job);
+                    }
                     let _ = self.webhooks.send(*task);
                 }
                 Effect::Launch { token, pool } => self.order(FleetOrder::Launch { token, pool }),
@@ -225,6 +267,9 @@ impl Outlets {
     }
 
     fn ended(&mut self, record: Arc<JobRecord>) {
+        if let Some(observer) = &mut self.observer {
+            observer.ended(&record);
+        }
         self.shared.keep(&record);
         for end in self.ends.remove(&record.job).into_iter().flatten() {
             let _ = end.send(record.clone());
@@ -240,14 +285,23 @@ impl Outlets {
     fn answer(&mut self, answer: Answer, askers: &mut VecDeque<Asker>) {
         let asker = askers.pop_front();
         debug_assert!(asker.is_some(), "every answer was asked for");
+        if let Some(observer) = &mut self.observer {
+            match (&answer, &asker) {
+                (Answer::Accepted(job), Some(Asker::One(_, _, client) | Asker::Many(_, client))) => {
+                    observer.accepted(*job, *client);
+                }
+                (Answer::Reloaded, _) => observer.reloaded(),
+                _ => {}
+            }
+        }
         match asker {
-            Some(Asker::One(sender, end)) => {
+            Some(Asker::One(sender, end, _)) => {
                 if let (Answer::Accepted(job), Some(end)) = (&answer, end) {
                     self.ends.entry(*job).or_default().push(end);
                 }
                 let _ = sender.send(answer);
             }
-            Some(Asker::Many(gathered)) => {
+            Some(Asker::Many(gathered, _)) => {
                 let mut gathered = gathered.borrow_mut();
                 gathered.answers.push(answer);
                 if gathered.answers.len() == gathered.wanted
@@ -287,6 +341,9 @@ impl Outlets {
             return;
         }
         self.figures_at = now + FIGURES_EVERY;
+        if let Some(observer) = &mut self.observer {
+            observer.renew(plane);
+        }
         let figures = Arc::new(plane.figures(now));
         *self.shared.figures.write().unwrap_or_else(PoisonError::into_inner) = figures;
     }

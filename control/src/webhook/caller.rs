@@ -35,6 +35,16 @@ pub(super) enum Outcome {
     Hopeless(String),
 }
 
+impl Outcome {
+    /// Why the receiver does not have it, if it does not.
+    pub(super) fn fault(&self) -> Option<String> {
+        match self {
+            Self::Delivered => None,
+            Self::Failed { why, .. } | Self::Hopeless(why) => Some(why.clone()),
+        }
+    }
+}
+
 /// Finds the addresses of a name.
 pub(super) type Lookup =
     Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> + Send + Sync>;

@@ -21,7 +21,7 @@ pub use signature::Secret;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -174,8 +174,9 @@ impl Announcer {
             let (job, caller, secrets) = (task.job, self.caller.clone(), self.secrets.clone());
             let ended =
                 Timestamp::from_millisecond(i64::try_from(task.unix_ms).unwrap_or(0)).unwrap_or_default();
-            let public_url = self.public_url.clone();
+            let (public_url, traces) = (self.public_url.clone(), self.handle.shared().traces().cloned());
             let call = self.calls.spawn(async move {
+                let began = SystemTime::now();
                 let id = secrets.id(job);
                 let base = public_url.get().map_or("", String::as_str);
                 let body = message::body(&task, &id, ended, base);
@@ -189,6 +190,9 @@ impl Announcer {
                 ];
                 let outcome = caller.post(&task.url, headers, body).await;
                 tracing::debug!(%job, attempts, ?outcome, "an announcement was tried");
+                if let Some(traces) = traces {
+                    traces.called(job, attempts as u64 + 1, began, outcome.fault());
+                }
                 (job, outcome)
             });
             self.under_way.insert(call.id(), job);

@@ -51,7 +51,7 @@ fn desk(slots: &[u32]) -> (Desk, Vec<JobControl>, Instant) {
     let controls = slots.iter().map(|slot| {
         assert_eq!(take(&mut desk, start(*slot), now).len(), 1);
         let events = mpsc::unbounded_channel().0;
-        let control = JobControl::new(lease(*slot), JobNumber(u64::from(*slot)), events);
+        let control = JobControl::new(lease(*slot), JobNumber(u64::from(*slot)), events, None);
         desk.set_control(lease(*slot), control.clone());
         control
     });

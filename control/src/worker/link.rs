@@ -195,7 +195,7 @@ fn tls_config(authority: Option<&std::path::Path>) -> Result<rustls::ClientConfi
 }
 
 /// An HTTP client that trusts the public authorities.
-pub(super) fn plain_client() -> Result<reqwest::Client, reqwest::Error> {
+pub(crate) fn plain_client() -> Result<reqwest::Client, reqwest::Error> {
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)

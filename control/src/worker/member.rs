@@ -1,9 +1,11 @@
 //! A worker from its start to its end: connections one after the other, and between them the same desk.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
+use policy::model::Lease;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
@@ -18,6 +20,7 @@ use crate::protocol::{
     FromWorker, Hello, PROTOCOL_VERSION, Report, Start, TEXT_BYTES_MAX, decode_to_worker, frames,
 };
 use crate::submission::{OBJECTS_MAX, RESULT_BYTES_MAX};
+use crate::trace::{WorkTrace, WorkTraces};
 
 /// A plane that is not heard for so long is taken for gone; it pings every few seconds.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -60,6 +63,9 @@ pub struct Worker {
     was_in: bool,
     /// When it goes whatever it holds, and why.
     leaving: Option<(Instant, Exit)>,
+    traces: Option<WorkTraces>,
+    /// Of timed work that is traced.
+    timed: HashMap<Lease, WorkTrace>,
 }
 
 /// How a connection ended.
@@ -97,7 +103,15 @@ impl Worker {
             is_prepared: false,
             was_in: false,
             leaving: None,
+            traces: None,
+            timed: HashMap::new(),
         })
+    }
+
+    /// The same, which makes spans of the work on traced jobs.
+    pub fn traced(mut self, traces: Option<WorkTraces>) -> Self {
+        self.traces = traces;
+        self
     }
 
     /// Tells the worker what its machine's provider says: an interruption `seconds` ahead.
@@ -358,16 +372,23 @@ impl Worker {
 
     fn begin(&mut self, start: Box<Start>) {
         let (lease, job) = (start.lease, start.job);
+        let trace = self.traces.as_ref().and_then(|traces| traces.of(&start));
         if let Some(timed) = self.runner.timed(&start) {
             let report = within_limits(timed.report);
             if timed.after.is_zero() {
+                if let Some(trace) = &trace {
+                    trace.over(&report);
+                }
                 self.outbox.extend(self.desk.finished(lease, job, report));
             } else {
+                if let Some(trace) = trace {
+                    self.timed.insert(lease, trace);
+                }
                 self.bells.set(Instant::now() + timed.after, lease, job, report);
             }
             return;
         }
-        let control = JobControl::new(lease, job, self.sender.clone());
+        let control = JobControl::new(lease, job, self.sender.clone(), trace.clone());
         self.desk.set_control(lease, control.clone());
         let (runner, sender) = (self.runner.clone(), self.sender.clone());
         tokio::task::spawn_blocking(move || {
@@ -376,6 +397,9 @@ impl Worker {
                 Ok(report) => within_limits(report),
                 Err(_) => Report::Failed { message: "the worker's code panicked".to_owned(), again: true },
             };
+            if let Some(trace) = trace {
+                trace.over(&report);
+            }
             let _ = sender.send(Event::Finished { lease, job, report });
         });
     }
@@ -389,6 +413,9 @@ impl Worker {
             }
             Event::Prepared(Err(why)) => return Err(Exit::NotPrepared(why)),
             Event::Finished { lease, job, report } => {
+                if let Some(trace) = self.timed.remove(&lease) {
+                    trace.over(&report);
+                }
                 self.outbox.extend(self.desk.finished(lease, job, report));
             }
             Event::Progress { lease, job, done, of } => {

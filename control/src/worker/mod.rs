@@ -23,6 +23,8 @@ pub use objects::{ObjectError, Objects};
 pub use runner::{JobControl, Runner, Skills, Timed};
 pub use simulated::SleepRunner;
 
+pub(crate) use link::plain_client;
+
 use std::time::Duration;
 
 /// How a worker behaves.

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::number::JobNumber;
 use crate::protocol::{Report, Start};
+use crate::trace::{WorkPart, WorkTrace};
 
 /// Time between two reports of progress of one job.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -83,11 +84,18 @@ struct Shared {
     moved_ms: AtomicU64,
     /// The same of the last progress that was told.
     told_ms: AtomicU64,
+    /// Only of traced jobs.
+    trace: Option<WorkTrace>,
     events: mpsc::UnboundedSender<Event>,
 }
 
 impl JobControl {
-    pub(super) fn new(lease: Lease, job: JobNumber, events: mpsc::UnboundedSender<Event>) -> Self {
+    pub(super) fn new(
+        lease: Lease,
+        job: JobNumber,
+        events: mpsc::UnboundedSender<Event>,
+        trace: Option<WorkTrace>,
+    ) -> Self {
         Self(Arc::new(Shared {
             lease,
             job,
@@ -95,6 +103,7 @@ impl JobControl {
             is_cancelled: AtomicBool::new(false),
             moved_ms: AtomicU64::new(0),
             told_ms: AtomicU64::new(0),
+            trace,
             events,
         }))
     }
@@ -102,11 +111,25 @@ impl JobControl {
     /// For runs outside a worker, as in tests: nobody cancels, nobody listens.
     pub fn alone() -> Self {
         let lease = Lease { slot: 0, token: 0 };
-        Self::new(lease, JobNumber(0), mpsc::unbounded_channel().0)
+        Self::new(lease, JobNumber(0), mpsc::unbounded_channel().0, None)
+    }
+
+    /// Does a part of the work; of a traced job it becomes a span.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub fn during<T, E>(&self, part: WorkPart, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        match &self.0.trace {
+            Some(trace) => trace.during(part, work),
+            None => work(),
+        }
     }
 
     /// Says that work is at `done` of `of` parts. It counts as a sign of life.
     pub fn progress(&self, done: u32, of: u32) {
+        if let Some(trace) = &self.0.trace {
+            trace.steps(done, of);
+        }
         let now = self.moved();
         let told = self.0.told_ms.load(Ordering::Relaxed);
         let pause = PROGRESS_EVERY.as_millis() as u64;

@@ -40,7 +40,7 @@ fn plane() -> (Handle, control::ingress::Parse) {
     let rules = Rules::new(&loaded.scenario, 0, [7; 32], Patience::default()).expect("rules");
     let names = control::api::Names::of(&rules);
     let engine = Engine::open(DiskStore::open(&Disk::default()), rules, unix_ms()).expect("an engine");
-    let clock = Clock::resume(engine.plane().last(), None, unix_ms());
+    let clock = Clock::starting(engine.plane().last());
     let (outlets, orders, webhooks) = Outlets::new(engine.plane().epoch());
     std::mem::forget((orders, webhooks));
     let (handle, _thread) = start(engine, clock, outlets).expect("a thread");

@@ -62,6 +62,7 @@ fn pools() -> Vec<Pool> {
         provider = "aws"
         region = "us-east-1"
         instance_type = "g6.xlarge"
+        count = 1
         [objective]
         deadline = "5min"
         [run]

@@ -252,6 +252,7 @@ pub(crate) fn lead() -> ! {
             joined: vec!["gpu".to_owned()],
             fleet: FleetSettings::default(),
             text: Some(text),
+            traces: None,
             public_url: None,
             webhooks: control::webhook::WebhookSettings::default(),
             objects: control::objects::ObjectSettings {

@@ -109,6 +109,7 @@ impl House {
             webhooks: plan.webhooks.clone(),
             objects,
             text: None,
+            traces: None,
         };
         let crew = |_| -> Making<'static> {
             let manual: std::sync::Arc<dyn Provider> = std::sync::Arc::new(ManualProvider);

@@ -17,6 +17,7 @@ use gpu_runtime::residency::{Bytes, Eviction, Loaded, Loader, Source, Store};
 use super::objects::{ObjectError, Objects};
 use super::runner::{JobControl, Runner, Skills};
 use crate::protocol::{Report, Start};
+use crate::trace::WorkPart;
 use studio::{Made, Order, Studio};
 use wish::Wish;
 
@@ -133,7 +134,10 @@ impl DiffusionRunner {
         let format = format
             .ok_or_else(|| Fault::hopeless(format!("`{ending}` is no format; use png, gif or webp")))?;
         let image = match start.inputs.first() {
-            Some(key) => Some(Picture::read(&self.objects.get(key)?, ReadLimits::default())?),
+            Some(key) => {
+                let bytes = control.during(WorkPart::Fetch, || self.objects.get(key))?;
+                Some(Picture::read(&bytes, ReadLimits::default())?)
+            }
             None => None,
         };
         let name = wish.model.clone().unwrap_or_else(|| self.first.clone());
@@ -151,8 +155,9 @@ impl DiffusionRunner {
                 }
             }),
         };
-        let made = self.acquired(&name, control)?.make(order)?;
-        self.keep(start, made, format, &ending)
+        let made =
+            control.during(WorkPart::Run, || Ok::<_, Fault>(self.acquired(&name, control)?.make(order)?))?;
+        self.keep(start, made, format, &ending, control)
     }
 
     /// The model, once others leave room for it.
@@ -177,14 +182,21 @@ impl DiffusionRunner {
         self.store.usage().used.device > 0
     }
 
-    fn keep(&self, start: &Start, made: Made, format: Format, ending: &str) -> Result<Report, Fault> {
+    fn keep(
+        &self,
+        start: &Start,
+        made: Made,
+        format: Format,
+        ending: &str,
+        control: &JobControl,
+    ) -> Result<Report, Fault> {
         let mut bytes = Vec::new();
         made.animation
             .write(format, &made.provenance, &mut bytes)
             .map_err(|error| Fault::hopeless(format!("the picture cannot be written: {error}")))?;
         let key = Objects::output_key(start.job, &format!("{}.{ending}", start.stage));
         let length = bytes.len();
-        self.objects.put(&key, format.media_type(), bytes)?;
+        control.during(WorkPart::Upload, || self.objects.put(&key, format.media_type(), bytes))?;
         let frames = made.animation.frames();
         let result = serde_json::json!({
             "object": key,
