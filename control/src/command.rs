@@ -5,6 +5,7 @@ use policy::units::UsdPerHour;
 use serde::{Deserialize, Serialize};
 
 use crate::number::JobNumber;
+use crate::plane::Served;
 use crate::protocol::{Hello, Report};
 use crate::submission::{Submission, TenantId};
 
@@ -58,6 +59,9 @@ pub enum Command {
     Reload { scenario: String },
     /// The time that [`crate::plane::Plane::poll_timeout`] named has come.
     Tick,
+    /// The plane that took over goes on with this scenario and these limits, from here on. Stands in the first batch of a
+    /// journal, so that the fold begins with it, and wherever a plane was started with others than the one before.
+    Served(Box<Served>),
 }
 
 /// Names one launch for ever: the provider's idempotency token and the worker's right to join as that instance.

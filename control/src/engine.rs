@@ -7,7 +7,7 @@ use crate::command::Command;
 use crate::effect::{Effect, JobRecord};
 use crate::journal::{Seal, Sealer};
 use crate::number::JobNumber;
-use crate::plane::{ImageError, Plane, PlaneImage, Rules};
+use crate::plane::{ImageError, Plane, PlaneImage, Rules, Served, ServedError};
 use crate::store::{Batch, Recovered, Store, StoreError};
 
 /// Bytes of journal after which an image is worth its cost.
@@ -29,6 +29,22 @@ pub enum OpenError {
     /// The image in the store is none of this system.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// What the journal says that a plane was started with cannot be used by this release.
+    #[error(
+        "the journal was written under a scenario that cannot be used: {0}. Use the release that wrote it"
+    )]
+    Served(#[from] ServedError),
+    /// The same, as far as the plane in the journal is concerned.
+    #[error(
+        "command {number} of the journal starts scenario `{name}`, which cannot follow the one before it"
+    )]
+    Unfollowed { number: u64, name: String },
+    /// The plane in the journal cannot go on under what it is started with now.
+    #[error(
+        "the plane in the journal cannot go on under scenario `{name}`: {why}. Serve a scenario of the same shape as it was \
+         served before, or give another data folder or database"
+    )]
+    OtherScenario { name: String, why: String },
 }
 
 /// What a recovery found and did.
@@ -62,13 +78,32 @@ impl<S: Store> Engine<S> {
     /// Folds the journal and takes over as the next epoch. What the plane before may not have done is among the first
     /// commit's effects.
     ///
+    /// The journal is folded under the rules that it was written under, and goes on under `rules` where they are others
+    /// than those that the plane before was started with; what an operator reloaded stays otherwise.
+    ///
     /// `unix_ms` is the wall clock; `now` follows from it and the journal's last time.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(mut store: S, mut rules: Rules, unix_ms: u64) -> Result<Self, OpenError> {
+    pub fn open(store: S, rules: Rules, unix_ms: u64) -> Result<Self, OpenError> {
+        Self::open_noted(store, rules, None, unix_ms)
+    }
+
+    /// The same; `noted` is what the last plane was started with, for journals of releases that noted it elsewhere.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_noted(
+        mut store: S,
+        mut rules: Rules,
+        noted: Option<&Served>,
+        unix_ms: u64,
+    ) -> Result<Self, OpenError> {
         rules.secret = store.secret();
         let mut fold = Fold::new(rules);
+        if let Some(noted) = noted {
+            fold.noted = Some(noted.rules(store.secret())?);
+        }
         fold.recover(&mut store)?;
         Self::resume(store, fold, unix_ms)
     }
@@ -78,6 +113,7 @@ impl<S: Store> Engine<S> {
     /// # Errors
     /// [`OpenError`].
     pub fn resume(store: S, fold: Fold, unix_ms: u64) -> Result<Self, OpenError> {
+        let wanted = fold.wanted()?;
         let (plane, next, recovery) = fold.finish()?;
         let epoch = plane.epoch() + 1;
         // The clock goes on by the time that passed on the wall.
@@ -94,6 +130,9 @@ impl<S: Store> Engine<S> {
             recovery,
         };
         engine.apply(now, Command::TookOver { epoch, unix_ms });
+        if let Some(wanted) = wanted {
+            engine.apply(now, Command::Served(Box::new(wanted)));
+        }
         Ok(engine)
     }
 
@@ -201,7 +240,8 @@ impl<S: Store> Engine<S> {
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn fold<S: Store>(store: &mut S, rules: Rules) -> Result<(Plane, u64, Recovery), OpenError> {
+pub fn fold<S: Store>(store: &mut S, mut rules: Rules) -> Result<(Plane, u64, Recovery), OpenError> {
+    rules.secret = store.secret();
     let mut fold = Fold::new(rules);
     fold.recover(store)?;
     fold.finish()
@@ -209,7 +249,10 @@ pub fn fold<S: Store>(store: &mut S, rules: Rules) -> Result<(Plane, u64, Recove
 
 /// A journal as far as it was read.
 pub struct Fold {
+    /// Those of the plane that will go on; also the journal's where nobody says which it has.
     rules: Rules,
+    /// The journal's, where they stand beside it.
+    noted: Option<Rules>,
     plane: Option<Plane>,
     next: u64,
     recovery: Recovery,
@@ -219,7 +262,33 @@ pub struct Fold {
 impl Fold {
     /// Of nothing yet. The rules must have the store's secret.
     pub fn new(rules: Rules) -> Self {
-        Self { rules, plane: None, next: 1, recovery: Recovery::default(), effects: Vec::new() }
+        let recovery = Recovery::default();
+        Self { rules, noted: None, plane: None, next: 1, recovery, effects: Vec::new() }
+    }
+
+    /// The plane as far as the journal was read; none before its first command.
+    pub fn plane(&self) -> Option<&Plane> {
+        self.plane.as_ref()
+    }
+
+    /// The rules of the plane that will go on.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// What the journal must be told that the plane which goes on is started with; none where it knows, or nobody does.
+    fn wanted(&self) -> Result<Option<Served>, OpenError> {
+        let Some(wanted) = Served::of(&self.rules) else { return Ok(None) };
+        let Some(plane) = &self.plane else { return Ok(Some(wanted)) };
+        if let Some(served) = plane.served()
+            && (*served == wanted || served.rules(self.rules.secret)?.decides_like(&self.rules))
+        {
+            return Ok(None);
+        }
+        match plane.accepts(&self.rules) {
+            Ok(()) => Ok(Some(wanted)),
+            Err(why) => Err(OpenError::OtherScenario { name: wanted.name, why }),
+        }
     }
 
     /// Number of the first command that was not read.
@@ -253,21 +322,37 @@ impl Fold {
     fn take(&mut self, recovered: Recovered) -> Result<(), OpenError> {
         match recovered {
             Recovered::Image { upto, ref image } => {
-                self.plane = Some(Plane::restore(self.rules.clone(), PlaneImage::decode(image)?)?);
+                let rules = self.noted.as_ref().unwrap_or(&self.rules).clone();
+                self.plane = Some(Plane::restore(rules, PlaneImage::decode(image)?)?);
                 self.next = upto + 1;
                 self.recovery.from_image = true;
             }
             Recovered::Batch { first, count, ref body } => {
                 let plane = match &mut self.plane {
                     Some(plane) => plane,
-                    none => none.insert(Plane::new(self.rules.clone(), &mut Vec::new())?),
+                    none => {
+                        let rules = match first_served(body)? {
+                            Some(served) => served.rules(self.rules.secret)?,
+                            None => self.noted.as_ref().unwrap_or(&self.rules).clone(),
+                        };
+                        none.insert(Plane::new(rules, &mut Vec::new())?)
+                    }
                 };
                 self.next = first + count;
                 self.recovery.commands += count;
-                for command in Commands::new(body) {
+                for (number, command) in (first..).zip(Commands::new(body)) {
                     let (now, command) = command?;
+                    let served = match &command {
+                        Command::Served(served) => Some(served.clone()),
+                        _ => None,
+                    };
                     plane.apply(now, command, &mut self.effects);
                     self.effects.clear();
+                    if let Some(served) = served
+                        && plane.served() != Some(&*served)
+                    {
+                        return Err(OpenError::Unfollowed { number, name: served.name });
+                    }
                 }
             }
         }
@@ -282,6 +367,19 @@ impl Fold {
         let recovery = Recovery { last: plane.last(), last_unix_ms: plane.last_unix_ms(), ..self.recovery };
         Ok((plane, self.next, recovery))
     }
+}
+
+/// What the plane that wrote a journal's first batch was started with, where the batch says it.
+///
+/// # Errors
+/// [`StoreError::Damaged`].
+pub fn first_served(body: &[u8]) -> Result<Option<Served>, StoreError> {
+    for command in Commands::new(body) {
+        if let (_, Command::Served(served)) = command? {
+            return Ok(Some(*served));
+        }
+    }
+    Ok(None)
 }
 
 fn encode(body: &mut Vec<u8>, now: Instant, command: &Command) {

@@ -22,7 +22,7 @@ use crate::engine::{Engine, OpenError, Recovery};
 use crate::fleet::ec2::SettingsError;
 use crate::fleet::{Fleet, FleetSettings, News, Provider};
 use crate::ha::Seat;
-use crate::journal::{ScenarioText, Start, StartsError, note_start};
+use crate::journal::{ScenarioText, Start, StartsError, note_start, read_starts};
 use crate::objects::{ObjectSettings, Objects, PlaceError};
 use crate::plane::{LaunchView, Patience, Rules, RulesError};
 use crate::shell::{self, Handle, Outlets, Stopped};
@@ -196,7 +196,12 @@ impl Service {
     ) -> Result<Self, ServiceError> {
         let rules = rules_of(&settings, scenario)?;
         let recovering = rules.clone();
-        let open = move || Engine::open(store, recovering, unix_ms());
+        // Earlier releases said beside the journal what they served, and not in it.
+        let noted = read_starts(&settings.folder)?.into_iter().rfind(|start| !start.in_journal);
+        let open = move || {
+            let noted = noted.as_ref().map(|start| &start.served);
+            Engine::open_noted(store, recovering, noted, unix_ms())
+        };
         Self::start_seated(open, rules, settings, None, crew).await
     }
 
@@ -209,7 +214,6 @@ impl Service {
         crew: Box<MakeCrew<'_>>,
     ) -> Result<Self, ServiceError> {
         let started = std::time::Instant::now();
-        let names = Names::of(&rules);
         let keys = Arc::new(KeyRing::open(&settings.folder)?);
         let opened = tokio::task::spawn_blocking(open).await;
         let engine = opened.map_err(|error| ServiceError::Io {
@@ -217,11 +221,16 @@ impl Service {
             error: std::io::Error::other(error),
         })??;
         let recovery = engine.recovery();
-        if let Some(text) = &settings.text {
-            let plane = engine.plane();
-            note_start(&settings.folder, &Start::of(plane.epoch(), unix_ms(), plane.rules(), text))?;
+        if let Some(start) = Start::of(engine.plane().epoch(), unix_ms(), &rules) {
+            note_start(&settings.folder, &start)?;
+        }
+        if engine.plane().is_reloaded() {
+            tracing::info!(
+                "the scenario that was reloaded at work stays in force: the one at the start is as before"
+            );
         }
         let rules = engine.plane().rules().clone();
+        let names = Names::of(&rules);
         let own_token = join_token(&rules);
         let root = rules.secret;
         let secrets = Arc::new(Secrets::open(&settings.folder, root)?);
@@ -340,6 +349,7 @@ pub(crate) fn rules_of(settings: &ServiceSettings, scenario: &Scenario) -> Resul
         };
         rules.joined.insert(pool);
     }
+    rules.text.clone_from(&settings.text);
     Ok(rules)
 }
 

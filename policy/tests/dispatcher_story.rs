@@ -576,6 +576,45 @@ fn lease_that_is_not_renewed_brings_the_job_back() {
 }
 
 #[test]
+fn lease_that_runs_out_takes_the_job_to_another_instance_where_one_is_free() {
+    for packing in [Packing::Pack, Packing::Spread] {
+        for slots in [1, 3] {
+            let mut system = plain(2);
+            system.stages[0].lease = Some(secs(30));
+            system.policies.packing = packing;
+            for pool in &mut system.pools {
+                pool.slots[0] = slots;
+            }
+            let mut desk = Desk::ready(system);
+            let job = desk.submit(None, None);
+            let first = desk.the_start().instance;
+            let beside = (slots > 1).then(|| desk.submit(None, None));
+            desk.wait(secs(30));
+            let start =
+                desk.started().into_iter().find(|start| start.lease == desk.lease(job)).expect("it starts");
+            assert_ne!(start.instance, first, "{packing:?}, {slots} slots");
+            assert_eq!(start.delivery, 2);
+            // What else runs there runs on, or follows when its own lease is over.
+            assert!(beside.is_none_or(|beside| desk.runs(beside)));
+            assert_eq!(desk.dispatcher.pool_counts(PoolId(0)), (2, 0, 0));
+        }
+    }
+}
+
+#[test]
+fn lease_that_runs_out_where_nothing_else_is_free_leaves_the_slot_to_who_is_first() {
+    let mut system = plain(1);
+    system.stages[0].lease = Some(secs(30));
+    let mut desk = Desk::ready(system);
+    let (job, next) = (desk.submit(None, None), desk.submit(None, None));
+    desk.wait(secs(30));
+    assert!(desk.runs(next) && !desk.runs(job));
+    let lease = desk.lease(next);
+    desk.done(lease);
+    assert!(desk.runs(job));
+}
+
+#[test]
 fn renewed_lease_runs_on() {
     let mut system = plain(1);
     system.stages[0].lease = Some(secs(30));

@@ -178,9 +178,7 @@ fn controlled(scenario: &Scenario, outcomes: &[Outcome], stage: usize) -> Option
 
 /// Expected service time of a stage whose steps are all plain laws; `None` where factors or tiers change it.
 fn service_mean_s(scenario: &Scenario, stage: usize) -> Option<f64> {
-    let plain = scenario.system.pools.iter().all(|pool| pool.speed_factor == 1.0)
-        && !scenario.system.stages[stage].has_quality
-        && scenario.stages[stage].slowdown.is_empty();
+    let plain = !scenario.system.stages[stage].has_quality && scenario.stages[stage].slowdown.is_empty();
     let step = |step: &Step| match &step.kind {
         StepKind::Compute { time, factor } if factor.iter().all(|factor| *factor == 1.0) => {
             Some(time.mean().as_secs_f64())

@@ -12,8 +12,8 @@ const SMALL: [&str; 6] = [
     "workload.source.organic.factor=0.004",
     "workload.source.trend.factor=0.004",
     "fleet.pool.aws.count_max=16",
-    "fleet.pool.gcp.count_max=12",
-    "fleet.pool.azure.count_max=4",
+    "fleet.pool.gcp.count_max=16",
+    "fleet.pool.azure.count_max=6",
     "fleet.pool.api.external.concurrency_max=20",
 ];
 
@@ -42,7 +42,7 @@ fn autoscaled(overrides: &[&str]) -> Summary {
 }
 
 fn provisioned() -> Summary {
-    let all = ["fleet.pool.aws.count=16", "fleet.pool.gcp.count=12", "fleet.pool.azure.count=4"];
+    let all = ["fleet.pool.aws.count=16", "fleet.pool.gcp.count=16", "fleet.pool.azure.count=6"];
     week("wombo-peak-provisioned.toml", &all)
 }
 

@@ -17,8 +17,10 @@ use crate::screen::Screen;
 /// A journal, open to be read.
 pub(crate) struct Day {
     pub(crate) store: SqliteStore,
-    /// The rules of each stretch.
+    /// The rules of each stretch of which the journal does not say them itself.
     pub(crate) origins: Vec<Origin>,
+    /// What the last plane was started with.
+    recorded: Rules,
     /// The last scenario that was served.
     pub(crate) served: Served,
     /// Starts that were noted, or 0 where the scenario was named.
@@ -79,14 +81,16 @@ impl Day {
         })?;
         let starts = read_starts(&folder).map_err(starts_failure)?;
         let secret = store.secret();
-        let (origins, served) = match (starts.last(), scenario) {
+        let (origins, recorded, served) = match (starts.last(), scenario) {
             (Some(last), _) => {
-                let served =
-                    Served { name: last.name.clone(), text: last.scenario.clone(), compress: last.compress };
+                let text = last.served.scenario.clone();
+                let served = Served { name: last.served.name.clone(), text, compress: last.served.compress };
                 let origin = |start: &Start| {
                     Ok(Origin { epoch: start.epoch, rules: start.rules(secret).map_err(starts_failure)? })
                 };
-                (starts.iter().map(origin).collect::<Result<_, Failure>>()?, served)
+                let unsaid = starts.iter().filter(|start| !start.in_journal);
+                let recorded = last.rules(secret).map_err(starts_failure)?;
+                (unsaid.map(origin).collect::<Result<_, Failure>>()?, recorded, served)
             }
             (None, Some(file)) => {
                 let loaded = super::inputs::load_scenario(file, &OverrideArgs::default(), screen)?;
@@ -96,7 +100,8 @@ impl Day {
                         Failure::new(Status::InvalidInput, "journal::rules", error.to_string())
                     })?;
                 let text = with_whole_paths(&loaded.resolved_toml, file);
-                (vec![Origin { epoch: 1, rules }], Served { name: loaded.scenario.name, text, compress: 1.0 })
+                let served = Served { name: loaded.scenario.name, text, compress: 1.0 };
+                (vec![Origin { epoch: 1, rules: rules.clone() }], rules, served)
             }
             (None, None) => {
                 let message = "under which scenario the journal was written is not noted";
@@ -104,7 +109,7 @@ impl Day {
                     .with_help("name it: --scenario FILE"));
             }
         };
-        Ok(Self { store, origins, served, starts: starts.len() })
+        Ok(Self { store, origins, recorded, served, starts: starts.len() })
     }
 
     /// Reads the traffic.
@@ -122,7 +127,7 @@ impl Day {
 
     /// What the numbers of the journal mean: the system of its last plane.
     pub(crate) fn recorded(&self) -> &policy::model::System {
-        &self.origins.last().expect("a day has an origin").rules.system
+        &self.recorded.system
     }
 }
 

@@ -119,8 +119,9 @@ fn dollars(text: &str) -> Result<Usd, String> {
 /// Runs `headroom serve`.
 pub(crate) fn run(args: &ServeArgs, screen: &Screen) -> Result<(), Failure> {
     let loaded = load_scenario(&args.file, &args.overrides, screen)?;
+    let text = with_whole_paths(&loaded.resolved_toml, &args.file);
     let tls_cert = args.tls_cert.as_deref();
-    let around = Surroundings { file: &args.file, data: &args.data, tls_cert, traces: &args.traces };
+    let around = Surroundings { scenario: &text, data: &args.data, tls_cert, traces: &args.traces };
     let plan = args.crew.plan(around, &loaded.scenario.system)?;
     log::start(args.log);
     let settings = settings(args, &loaded, plan.joined(&loaded.scenario.system));

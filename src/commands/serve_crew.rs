@@ -12,6 +12,9 @@ use super::serve_aws::{self, AwsArgs, AwsPlan};
 use super::serve_traces::TraceArgs;
 use crate::failure::{Failure, Status};
 
+/// Name of the file in the data folder that tells simulated workers what is served.
+const SERVED: &str = "served.toml";
+
 /// Machines and more.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CrewArgs {
@@ -42,7 +45,8 @@ pub(crate) enum ProviderKind {
 /// What the crew needs to know of the rest of the command line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Surroundings<'a> {
-    pub(crate) file: &'a Path,
+    /// The whole scenario as it is served, overrides included; TOML.
+    pub(crate) scenario: &'a str,
     pub(crate) data: &'a Path,
     pub(crate) tls_cert: Option<&'a Path>,
     pub(crate) traces: &'a TraceArgs,
@@ -155,7 +159,7 @@ impl CrewPlan<'_> {
     /// What worker processes work with.
     fn work_arguments(&self) -> std::io::Result<Vec<String>> {
         if self.args.simulate {
-            let file = std::path::absolute(self.around.file)?;
+            let file = served_file(self.around.data, self.around.scenario)?;
             return Ok(vec!["--simulate".to_owned(), "--scenario".to_owned(), file.display().to_string()]);
         }
         let mut models = self.args.model.clone();
@@ -174,7 +178,62 @@ impl CrewPlan<'_> {
     }
 }
 
+/// A file in the data folder with the scenario as it is served, for the workers that take its times.
+fn served_file(data: &Path, scenario: &str) -> std::io::Result<PathBuf> {
+    let folder = std::path::absolute(data)?;
+    std::fs::create_dir_all(&folder)?;
+    let file = folder.join(SERVED);
+    // Workers of the plane before may be reading the old one.
+    let fresh = folder.join(format!("{SERVED}.new"));
+    std::fs::write(&fresh, scenario)?;
+    std::fs::rename(&fresh, &file)?;
+    Ok(file)
+}
+
 pub(super) fn io(what: &str) -> impl FnOnce(std::io::Error) -> ServiceError {
     let what = what.to_owned();
     move |error| ServiceError::Io { what, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCENARIO: &str = r#"
+[[workload.source]]
+name = "users"
+arrivals = { kind = "constant", rate = "1/s" }
+[[pipeline.stage]]
+name = "render"
+pool = "own"
+time = "10s"
+[fleet.pool.own]
+price = "1 USD/h"
+count = 1
+"#;
+
+    #[derive(clap::Parser)]
+    struct Words {
+        #[command(flatten)]
+        crew: CrewArgs,
+        #[command(flatten)]
+        traces: TraceArgs,
+    }
+
+    #[test]
+    fn simulated_workers_are_given_the_scenario_with_its_overrides() {
+        let overrides = ["pipeline.stage.render.time=2s".to_owned()];
+        let loaded = scenarios::load_str("t", SCENARIO, Path::new("/"), &overrides).expect("a scenario");
+        let folder = tempfile::tempdir().expect("a folder");
+        let words = <Words as clap::Parser>::parse_from(["serve", "--simulate"]);
+        let data = folder.path().join("data");
+        let (scenario, traces) = (&*loaded.resolved_toml, &words.traces);
+        let around = Surroundings { scenario, data: &data, tls_cert: None, traces };
+        let plan = words.crew.plan(around, &loaded.scenario.system).expect("a plan");
+        let told = plan.work_arguments().expect("a folder that can be written");
+        assert_eq!(told[..2], ["--simulate", "--scenario"]);
+        let read = scenarios::load(Path::new(&told[2]), &[]).expect("workers read it without overrides");
+        assert_eq!(read.scenario.stages, loaded.scenario.stages);
+        assert_eq!(read.scenario.system, loaded.scenario.system);
+    }
 }

@@ -15,6 +15,9 @@ use crate::command::{LaunchRefusal, LaunchToken};
 use crate::protocol::{Report, Start};
 use crate::worker::{Address, JobControl, Runner, Skills, SleepRunner, Stop, Timed, Worker, WorkerSettings};
 
+/// How long a termination waits for the worker's goodbye before it is answered.
+const GOODBYE: Duration = Duration::from_secs(5);
+
 /// How a launch goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -176,8 +179,11 @@ impl Provider for Rehearsal {
         _handle: Option<String>,
     ) -> Answered<'_, Result<(), ProviderError>> {
         Box::pin(async move {
-            if let Some(machine) = self.0.played().machines.get(&token) {
-                machine.orders.send_replace(Order::End);
+            let orders = self.0.played().machines.get(&token).map(|machine| machine.orders.clone());
+            if let Some(orders) = orders {
+                orders.send_replace(Order::End);
+                // It is gone when nobody listens any more.
+                let _ = tokio::time::timeout(GOODBYE, orders.closed()).await;
             }
             Ok(())
         })
@@ -213,8 +219,13 @@ impl Life {
         let launched = tokio::time::Instant::now();
         let mut told = self.told.clone();
         let (stop, stopping) = watch::channel(Stop::No);
+        let mut given_back = stopping.clone();
         let work = async {
-            tokio::time::sleep(course.booted).await;
+            tokio::select! {
+                // A machine that boots has nobody who would say goodbye.
+                _ = given_back.wait_for(|stop| *stop != Stop::No) => return,
+                () = tokio::time::sleep(course.booted) => {}
+            }
             self.work(course.loads, stopping).await;
         };
         let fate = async {
@@ -298,5 +309,59 @@ impl Runner for Loading {
 
     fn run(&self, start: Start, control: JobControl) -> Report {
         self.runner.run(start, control)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Command;
+
+    /// Every machine boots for an hour.
+    struct Slow {
+        gone: Arc<Mutex<Vec<u32>>>,
+    }
+
+    impl Fates for Slow {
+        fn launch(&mut self, _: u32, _: PoolId) -> Fate {
+            let booted = Duration::from_secs(3600);
+            Fate::Starts { booted, ready: booted, lost: None }
+        }
+
+        fn gone(&mut self, machine: u32, _: PoolId) {
+            self.gone.lock().unwrap().push(machine);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_is_given_back_while_it_boots_is_gone_at_once() {
+        let text = r#"
+[[workload.source]]
+name = "users"
+arrivals = { kind = "constant", rate = "1/s" }
+[[pipeline.stage]]
+name = "render"
+pool = "own"
+time = "1s"
+[fleet.pool.own]
+price = "1 USD/h"
+count = 1
+"#;
+        let loaded = scenarios::load_str("t", text, std::path::Path::new("/"), &[]).unwrap();
+        let address = Address::new("http://127.0.0.1:9", "", None).unwrap();
+        let ((news, mut told), gone) = (News::channel(), Arc::default());
+        let fates = Box::new(Slow { gone: Arc::clone(&gone) });
+        let rehearsal = Rehearsal::new(address, loaded.scenario, news, fates);
+        let (first, second) = (LaunchToken(1), LaunchToken(2));
+        for token in [first, second] {
+            rehearsal.launch(token, PoolId(0)).await.unwrap();
+        }
+        let started = std::time::Instant::now();
+        rehearsal.terminate(first, None).await.unwrap();
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        let left: Vec<_> = rehearsal.list().await.unwrap().into_iter().map(|own| own.token).collect();
+        assert_eq!(left, [second]);
+        assert_eq!(*gone.lock().unwrap(), [0]);
+        assert_eq!(told.recv().await, Some(Command::MachineGone { token: first }));
     }
 }

@@ -14,11 +14,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::Directory;
 use super::seat::elsewhere;
+use super::tail::Fit;
 use crate::api::{Problem, health, route::Route};
 use crate::number::JobNumber;
 
@@ -41,6 +42,8 @@ pub(super) struct Door {
     pub(super) shards: u16,
     /// This plane's own address.
     pub(super) url: String,
+    /// How its scenario goes with the leader's.
+    pub(super) fit: watch::Receiver<Fit>,
 }
 
 impl Door {
@@ -109,7 +112,7 @@ impl Door {
     }
 
     fn ready(&self) -> Response<Body> {
-        let text = match self.directory.leader(self.shard) {
+        let mut text = match self.directory.leader(self.shard) {
             Some(leader) if leader.url == self.url => "not ready: about to lead\n".to_owned(),
             Some(leader) => {
                 let Self { shard, .. } = self;
@@ -117,6 +120,10 @@ impl Door {
             }
             None => format!("not ready: standing by; nobody leads shard {}\n", self.shard),
         };
+        if let Fit::Differs(how) = &*self.fit.borrow() {
+            text += how;
+            text.push('\n');
+        }
         health::plain(StatusCode::SERVICE_UNAVAILABLE, text)
     }
 }

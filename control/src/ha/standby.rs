@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use super::directory::{Directory, Seen};
 use super::door::Door;
 use super::lead::{Lead, Renewal};
-use super::tail::{Progress, Tail};
+use super::tail::{Fit, Progress, Tail};
 use super::{LeaseGate, Seat};
 use crate::api::{KeyRing, check_openness, tls::Certificate};
 use crate::clock::unix_ms;
@@ -107,6 +107,12 @@ pub enum HaError {
     /// The journal cannot be read along.
     #[error("the journal of shard {shard} cannot be read: {why}")]
     Tail { shard: u16, why: String },
+    /// The plane in the journal cannot go on under this plane's scenario.
+    #[error(
+        "the plane of shard {shard} cannot go on under this scenario: {why}. Stand by with a scenario of the same shape as \
+         the leader's"
+    )]
+    OtherScenario { shard: u16, why: String },
     /// A socket, a file or a thread.
     #[error("{what}: {error}")]
     Io { what: String, error: std::io::Error },
@@ -169,8 +175,13 @@ impl Standby {
         }
         let shard = settings.candidates[0];
         let (directory, asking) = Directory::start(settings.place(shard), settings.poll, settings.lease);
-        let door =
-            Door { directory: directory.clone(), shard, shards: settings.shards, url: settings.url.clone() };
+        let door = Door {
+            directory: directory.clone(),
+            shard,
+            shards: settings.shards,
+            url: settings.url.clone(),
+            fit: tails[0].1.fit(),
+        };
         let tls = certificate.map(|certificate| TlsAcceptor::from(certificate.config()));
         let door = tokio::spawn(door.run(listener.clone(), tls));
         Ok(Self { settings, service, listener, address, directory, tails, door, asking })
@@ -200,6 +211,7 @@ impl Standby {
     async fn stand_by(&mut self, asked: &mut watch::Receiver<bool>) -> Result<Option<Taken>, HaError> {
         let mut seen = self.directory.seen();
         let mut said = None;
+        let mut fits = vec![Fit::Same; self.tails.len()];
         loop {
             tokio::select! {
                 _ = asked.wait_for(|end| *end) => return Ok(None),
@@ -214,6 +226,16 @@ impl Standby {
                 if let Progress::Failed(why) = tail.progress() {
                     return Err(HaError::Tail { shard: *shard, why });
                 }
+                let fit = tail.fit().borrow().clone();
+                match &fit {
+                    Fit::Refused(why) => {
+                        let (shard, why) = (*shard, why.clone());
+                        return Err(HaError::OtherScenario { shard, why });
+                    }
+                    Fit::Differs(how) if fits[at] != fit => tracing::warn!("shard {shard}: {how}"),
+                    Fit::Differs(_) | Fit::Same => {}
+                }
+                fits[at] = fit;
                 let vacant = now.leaders.iter().find(|leader| leader.shard == *shard);
                 let vacant = vacant.filter(|leader| now.at.is_some() && leader.silent > self.settings.lease);
                 let Some(leader) = vacant.filter(|_| tail.progress() == Progress::Ready) else { continue };

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use crate::engine::{Fold, OpenError};
-use crate::plane::Rules;
-use crate::store::{PostgresPlace, PostgresStore, StoreError};
+use crate::plane::{Rules, Served};
+use crate::store::{Doing, PostgresPlace, PostgresStore, StoreError};
 
 /// Attempts to read the rest before a take-over is given up.
 const LAST_TRIES: u32 = 3;
@@ -18,6 +18,17 @@ const AGAIN: Duration = Duration::from_millis(200);
 
 /// A journal that was read to its end, to be written on.
 pub(super) type Read = (PostgresStore, Fold);
+
+/// How the scenario of a plane that stands by goes with the leader's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fit {
+    /// It is the same, or nobody has led yet.
+    Same,
+    /// It is another, and would be in force once this plane leads.
+    Differs(String),
+    /// The plane could not go on under it.
+    Refused(String),
+}
 
 type Reply = oneshot::Sender<Result<Read, OpenError>>;
 
@@ -36,6 +47,7 @@ pub(super) enum Progress {
 pub(super) struct Tail {
     orders: Sender<(u64, Reply)>,
     progress: watch::Receiver<Progress>,
+    fit: watch::Receiver<Fit>,
 }
 
 impl Tail {
@@ -43,11 +55,17 @@ impl Tail {
     pub(super) fn start(place: PostgresPlace, rules: Rules, poll: Duration) -> std::io::Result<Self> {
         let (orders, receiver) = channel();
         let (sender, progress) = watch::channel(Progress::Reading);
-        let mut reader = Reader { place, rules, store: None, fold: None };
+        let (fits, fit) = watch::channel(Fit::Same);
+        let mut reader = Reader { place, rules, store: None, fold: None, compared: None, fits };
         std::thread::Builder::new()
             .name("tail".to_owned())
             .spawn(move || reader.run(&receiver, &sender, poll))?;
-        Ok(Self { orders, progress })
+        Ok(Self { orders, progress, fit })
+    }
+
+    /// How the own scenario goes with the leader's, as far as the journal was read.
+    pub(super) fn fit(&self) -> watch::Receiver<Fit> {
+        self.fit.clone()
     }
 
     /// How far it is.
@@ -60,7 +78,8 @@ impl Tail {
         let (reply, read) = oneshot::channel();
         let gone = || {
             let what = "the thread that reads the journal is gone".to_owned();
-            OpenError::Store(StoreError::Failed { place: "this process".to_owned(), what })
+            let (doing, place) = (Doing::Reading, "this process".to_owned());
+            OpenError::Store(StoreError::Failed { doing, place, what })
         };
         self.orders.send((epoch, reply)).map_err(|_| gone())?;
         read.await.map_err(|_| gone())?
@@ -72,6 +91,9 @@ struct Reader {
     rules: Rules,
     store: Option<PostgresStore>,
     fold: Option<Fold>,
+    /// What the own scenario was last compared with.
+    compared: Option<Served>,
+    fits: watch::Sender<Fit>,
 }
 
 impl Reader {
@@ -79,6 +101,7 @@ impl Reader {
         loop {
             match self.read() {
                 Ok(()) => {
+                    self.compare();
                     progress
                         .send_if_modified(|now| std::mem::replace(now, Progress::Ready) != Progress::Ready);
                 }
@@ -120,6 +143,31 @@ impl Reader {
         Ok(read?)
     }
 
+    /// Compares the own scenario with what the journal says that the leader was started with, when that is news.
+    fn compare(&mut self) {
+        let Some(fold) = &self.fold else { return };
+        let Some(plane) = fold.plane() else { return };
+        if plane.served() == self.compared.as_ref() && self.compared.is_some() {
+            return;
+        }
+        let own = fold.rules();
+        let fit = match (plane.accepts(own), plane.served()) {
+            (Err(why), _) => Fit::Refused(why),
+            (Ok(()), None) => Fit::Same,
+            (Ok(()), Some(served)) => match served.rules(own.secret) {
+                Ok(rules) if rules.decides_like(own) => Fit::Same,
+                Ok(rules) => Fit::Differs(format!(
+                    "the leader was started with {}, this plane with {}, which comes into force if it takes over",
+                    named(&rules),
+                    named(own)
+                )),
+                Err(error) => Fit::Refused(error.to_string()),
+            },
+        };
+        self.compared = plane.served().cloned();
+        self.fits.send_if_modified(|now| std::mem::replace(now, fit.clone()) != fit);
+    }
+
     fn finish(&mut self, epoch: u64) -> Result<Read, OpenError> {
         let mut tries = 1;
         loop {
@@ -137,6 +185,11 @@ impl Reader {
         store.lead(epoch);
         Ok((store, fold))
     }
+}
+
+/// A scenario for people; the settings of the plane may differ where the scenario is the same.
+fn named(rules: &Rules) -> String {
+    format!("scenario {} ({:.12})", rules.name, rules.digest)
 }
 
 /// Whether it may be different in a moment.

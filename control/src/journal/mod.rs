@@ -5,7 +5,9 @@ mod seal;
 mod starts;
 
 pub use seal::{Row, Seal, Sealer};
-pub use starts::{ScenarioText, Start, StartsError, note_start, read_starts};
+pub use starts::{Start, StartsError, note_start, read_starts};
+
+pub use crate::plane::ScenarioText;
 
 use policy::units::Instant;
 

@@ -6,21 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use scenarios::scenario::compressed;
-
-use crate::plane::{Patience, Rules, RulesError};
+use crate::plane::{Rules, Served, ServedError};
 
 /// Name of the file.
 const FILE: &str = "starts.jsonl";
-
-/// A scenario that a plane serves, as text.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ScenarioText {
-    /// Whole TOML: nothing is extended.
-    pub toml: String,
-    /// So many times as fast as the text it runs: 1 but in rehearsals.
-    pub compress: f64,
-}
 
 /// One start of a plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,18 +20,13 @@ pub struct Start {
     pub unix_ms: u64,
     /// Digest of the scenario's text.
     pub scenario_sha256: String,
-    /// Its name.
-    pub name: String,
-    /// The whole scenario, TOML.
-    pub scenario: String,
-    /// So many times as fast as its text it ran: 1 but in rehearsals.
-    pub compress: f64,
-    /// Which shard's jobs it took.
-    pub shard: u16,
-    /// Pools whose workers joined by themselves.
-    pub joined: Vec<String>,
-    /// Limits and times.
-    pub patience: Patience,
+    /// What it was started with.
+    #[serde(flatten)]
+    pub served: Served,
+    /// Whether the journal says it too, as [`crate::command::Command::Served`]. Planes of earlier releases did not, and
+    /// folded all of the journal under their own rules.
+    #[serde(default)]
+    pub in_journal: bool,
 }
 
 /// Starts that cannot be read or used.
@@ -54,45 +38,24 @@ pub enum StartsError {
     /// A line is none of this program's.
     #[error("{path} line {line} cannot be read: {why}")]
     Line { path: PathBuf, line: usize, why: String },
-    /// The scenario that was served does not load any more.
-    #[error("the scenario that plane {epoch} served cannot be loaded: {why}")]
-    Scenario { epoch: u64, why: String },
-    /// It cannot be run.
-    #[error(transparent)]
-    Rules(#[from] RulesError),
+    /// What was served cannot be used any more.
+    #[error("what plane {epoch} served cannot be used: {error}")]
+    Served { epoch: u64, error: ServedError },
 }
 
 impl Start {
-    /// The start of a plane under `rules`, which are those of `text`.
-    pub fn of(epoch: u64, unix_ms: u64, rules: &Rules, text: &ScenarioText) -> Self {
-        let name = |pool: &policy::model::PoolId| rules.system.pools[pool.index()].name.clone();
-        Self {
-            epoch,
-            unix_ms,
-            scenario_sha256: rules.digest.clone(),
-            name: rules.name.clone(),
-            scenario: text.toml.clone(),
-            compress: text.compress,
-            shard: rules.shard,
-            joined: rules.joined.iter().map(name).collect(),
-            patience: rules.patience.clone(),
-        }
+    /// The start of a plane under `rules`; `None` where they have no text.
+    pub fn of(epoch: u64, unix_ms: u64, rules: &Rules) -> Option<Self> {
+        let served = Served::of(rules)?;
+        Some(Self { epoch, unix_ms, scenario_sha256: rules.digest.clone(), served, in_journal: true })
     }
 
     /// The rules that the plane had; the secret is the store's.
     ///
     /// # Errors
-    /// [`StartsError::Scenario`] or [`StartsError::Rules`].
+    /// [`StartsError::Served`].
     pub fn rules(&self, secret: [u8; 32]) -> Result<Rules, StartsError> {
-        let loaded = scenarios::load_str(&self.name, &self.scenario, Path::new("/"), &[]);
-        let loaded = loaded.map_err(|errors| {
-            let why = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            StartsError::Scenario { epoch: self.epoch, why }
-        })?;
-        let scenario = compressed(loaded.scenario, self.compress);
-        let mut rules = Rules::new(&scenario, self.shard, secret, self.patience.clone())?;
-        rules.joined = self.joined.iter().filter_map(|name| rules.pool(name)).collect();
-        Ok(rules)
+        self.served.rules(secret).map_err(|error| StartsError::Served { epoch: self.epoch, error })
     }
 }
 
@@ -144,7 +107,10 @@ pub fn read_starts(folder: &Path) -> Result<Vec<Start>, StartsError> {
 
 #[cfg(test)]
 mod tests {
+    use scenarios::scenario::compressed;
+
     use super::*;
+    use crate::plane::{Patience, ScenarioText};
 
     const SCENARIO: &str = r#"
 [[workload.source]]
@@ -164,8 +130,8 @@ count = 2
         let scenario = compressed(loaded.scenario, 4.0);
         let mut rules = Rules::new(&scenario, 3, [1; 32], Patience::default()).unwrap();
         rules.joined.insert(rules.pool("own").unwrap());
-        let text = ScenarioText { toml: loaded.resolved_toml, compress: 4.0 };
-        let start = Start::of(epoch, 99, &rules, &text);
+        rules.text = Some(ScenarioText { toml: loaded.resolved_toml, compress: 4.0 });
+        let start = Start::of(epoch, 99, &rules).unwrap();
         assert_eq!(start.rules([1; 32]).unwrap(), rules, "a start gives its rules back");
         start
     }

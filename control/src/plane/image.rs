@@ -12,13 +12,16 @@ use super::jobs::{Job, Jobs};
 use super::keys::Keys;
 use super::machines::Machines;
 use super::money::Money;
-use super::{Plane, Rules};
+use super::{Plane, Rules, Served, ServedError};
 use crate::effect::WebhookTask;
 use crate::number::JobNumber;
 use crate::submission::TenantId;
 
 /// Layout of an image; another layout is another number.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
+
+/// The layout before, which did not hold the rules.
+const LAYOUT_WITHOUT_RULES: u32 = 1;
 
 /// Bytes of the checksum (SHA-256, cut) that an image begins with.
 const DIGEST_BYTES: usize = 16;
@@ -39,9 +42,20 @@ pub enum ImageError {
         "the journal is of another scenario: {0}. Serve the scenario that it was made with, or give another data folder"
     )]
     OtherSystem(#[from] RestoreError),
+    /// The rules in it cannot be used.
+    #[error("the image in the journal was made under rules that cannot be used: {0}")]
+    Rules(#[from] ServedError),
     /// It disagrees with itself: damaged.
     #[error("the image in the journal is damaged: {0}")]
     Damaged(String),
+}
+
+/// By what the state came about: what the plane was started with, what it was given since, and its seed.
+#[derive(Serialize, Deserialize)]
+struct Origin {
+    served: Option<Served>,
+    reloaded: Option<String>,
+    seed: u64,
 }
 
 /// Everything but the dispatcher, which has its own form.
@@ -98,7 +112,10 @@ impl PlaneImageRef<'_> {
             wall: plane.wall,
             last: plane.last,
         };
-        let whole: (u32, ImageRef<'_>, RestRef<'_>) = (LAYOUT, plane.dispatcher.image(), rest);
+        let origin =
+            Origin { served: plane.served.clone(), reloaded: plane.reloaded.clone(), seed: plane.rules.seed };
+        let whole: (u32, Origin, ImageRef<'_>, RestRef<'_>) =
+            (LAYOUT, origin, plane.dispatcher.image(), rest);
         let mut bytes = vec![0; DIGEST_BYTES];
         bytes = postcard::to_extend(&whole, bytes).expect("a plane's state encodes");
         let digest = Sha256::digest(&bytes[DIGEST_BYTES..]);
@@ -109,6 +126,7 @@ impl PlaneImageRef<'_> {
 
 /// A plane's state, taken from a journal.
 pub struct PlaneImage {
+    origin: Option<Origin>,
     dispatcher: Image,
     rest: Rest,
 }
@@ -125,11 +143,13 @@ impl PlaneImage {
             return Err(damaged());
         }
         let (layout, bytes) = postcard::take_from_bytes::<u32>(bytes)?;
-        if layout != LAYOUT {
-            return Err(ImageError::Layout { found: layout });
-        }
+        let (origin, bytes) = match layout {
+            LAYOUT => postcard::take_from_bytes(bytes).map(|(origin, bytes)| (Some(origin), bytes))?,
+            LAYOUT_WITHOUT_RULES => (None, bytes),
+            found => return Err(ImageError::Layout { found }),
+        };
         let (dispatcher, rest) = postcard::from_bytes(bytes)?;
-        Ok(Self { dispatcher, rest })
+        Ok(Self { origin, dispatcher, rest })
     }
 }
 
@@ -139,11 +159,23 @@ impl Plane {
         PlaneImageRef(self)
     }
 
-    /// The plane of an image.
+    /// The plane of an image, under the rules that it was taken under; under `rules` as far as it does not hold them.
     ///
     /// # Errors
-    /// [`ImageError::OtherSystem`] when the rules are not those of the image, [`ImageError::Damaged`].
-    pub fn restore(rules: Rules, image: PlaneImage) -> Result<Self, ImageError> {
+    /// [`ImageError::OtherSystem`] when the rules are not those of the image, [`ImageError::Rules`],
+    /// [`ImageError::Damaged`].
+    pub fn restore(mut rules: Rules, image: PlaneImage) -> Result<Self, ImageError> {
+        let (mut served, mut reloaded) = (None, None);
+        if let Some(origin) = image.origin {
+            (served, reloaded) = (origin.served, origin.reloaded);
+            if let Some(served) = &served {
+                rules = served.rules(rules.secret)?;
+            }
+            rules.seed = origin.seed;
+            if let Some(text) = &reloaded {
+                rules = rules.reloaded(text)?;
+            }
+        }
         let chance = Stream::new(rules.seed, 0, "dispatcher");
         let dispatcher = Dispatcher::restore(rules.system.clone(), chance, image.dispatcher)?;
         let rest = image.rest;
@@ -167,6 +199,8 @@ impl Plane {
         }
         Ok(Self {
             rules,
+            served,
+            reloaded,
             dispatcher,
             jobs,
             machines: rest.machines,

@@ -17,15 +17,16 @@ mod machines;
 mod money;
 mod perform;
 mod rules;
+mod served;
 mod work;
 mod workers;
 
 pub use image::{ImageError, PlaneImage, PlaneImageRef};
 pub use jobs::Listing;
 pub use rules::{Patience, Rules, RulesError};
+pub use served::{ScenarioText, Served, ServedError};
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 
 use policy::dispatch::{CancelScope, Dispatcher, Input, Output, Totals};
 use policy::model::{InstanceId, Lease, PoolId, SystemError};
@@ -44,6 +45,10 @@ use money::Money;
 /// Everything the live system knows.
 pub struct Plane {
     rules: Rules,
+    /// What the journal says that it was last started with.
+    served: Option<Served>,
+    /// The scenario that an operator gave it since.
+    reloaded: Option<String>,
     dispatcher: Dispatcher,
     jobs: Jobs,
     machines: Machines,
@@ -116,6 +121,8 @@ impl Plane {
         let mut plane = Self {
             money: Money::new(&rules),
             rules,
+            served: None,
+            reloaded: None,
             dispatcher,
             jobs: Jobs::default(),
             machines: Machines::default(),
@@ -190,6 +197,7 @@ impl Plane {
                 out.push(Effect::Held { is_held, why });
             }
             Command::Reload { scenario } => self.reload(now, &scenario, out),
+            Command::Served(served) => self.serve(now, *served, out),
             Command::Tick => {
                 self.alarms(now, out);
                 self.keys.forget(now, self.rules.patience.idempotency);
@@ -220,9 +228,30 @@ impl Plane {
         self.epoch
     }
 
-    /// What the plane was told before its first command.
+    /// The rules in force.
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// What the journal says that it was last started with; none in journals that do not say it.
+    pub fn served(&self) -> Option<&Served> {
+        self.served.as_ref()
+    }
+
+    /// Whether an operator gave it another scenario since.
+    pub fn is_reloaded(&self) -> bool {
+        self.reloaded.is_some()
+    }
+
+    /// Whether the plane can go on under `rules`.
+    ///
+    /// # Errors
+    /// Why it cannot, in words.
+    pub fn accepts(&self, rules: &Rules) -> Result<(), String> {
+        if rules.shard != self.rules.shard {
+            return Err(format!("its jobs are of shard {}, not {}", self.rules.shard, rules.shard));
+        }
+        self.dispatcher.accepts(&rules.system).map_err(|error| error.to_string())
     }
 
     /// Jobs in the system.
@@ -414,14 +443,30 @@ impl Plane {
         out.push(Effect::Answer(answer));
     }
 
-    /// Takes new policy parameters. The text must be whole: what it extends is not at hand when a journal is replayed.
+    /// Takes new policy parameters.
     fn try_reload(&mut self, now: Instant, text: &str, out: &mut Vec<Effect>) -> Result<(), String> {
-        let loaded = scenarios::load_str("the scenario", text, Path::new("/nonexistent"), &[])
-            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-        let old = &self.rules;
-        let mut rules = Rules::new(&loaded.scenario, old.shard, old.secret, old.patience.clone())
-            .map_err(|error| error.to_string())?;
-        rules.joined = old.joined.clone();
+        let rules = self.rules.reloaded(text).map_err(|error| error.to_string())?;
+        self.go_on_under(now, rules, out)?;
+        self.reloaded = Some(text.to_owned());
+        Ok(())
+    }
+
+    /// Goes on with what it was started with. What cannot be followed changes nothing: whoever gave it looks at
+    /// [`Plane::served`].
+    fn serve(&mut self, now: Instant, served: Served, out: &mut Vec<Effect>) {
+        let Ok(mut rules) = served.rules(self.rules.secret) else { return };
+        // Chance goes on where it was.
+        rules.seed = self.rules.seed;
+        if rules.decides_like(&self.rules) {
+            self.rules = rules;
+        } else if rules.shard != self.rules.shard || self.go_on_under(now, rules, out).is_err() {
+            return;
+        }
+        self.served = Some(served);
+        self.reloaded = None;
+    }
+
+    fn go_on_under(&mut self, now: Instant, rules: Rules, out: &mut Vec<Effect>) -> Result<(), String> {
         let mut outputs = Vec::new();
         self.dispatcher.reload(now, rules.system.clone(), &mut outputs).map_err(|error| error.to_string())?;
         self.money.reload(&self.rules, &rules);

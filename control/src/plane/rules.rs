@@ -7,6 +7,8 @@ use policy::units::Duration;
 use scenarios::scenario::Scenario;
 use serde::{Deserialize, Serialize};
 
+use super::served::ScenarioText;
+
 /// How patient a plane is, and how much it holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Patience {
@@ -67,6 +69,8 @@ pub struct Rules {
     pub patience: Patience,
     /// Pools whose workers join by themselves, without a launch.
     pub joined: BTreeSet<PoolId>,
+    /// What all this was read from, so that the journal can say it; without it the journal does not know its rules.
+    pub text: Option<ScenarioText>,
 }
 
 /// A scenario that the simulator can play and a live plane cannot run.
@@ -106,6 +110,7 @@ impl Rules {
             secret,
             patience,
             joined: BTreeSet::new(),
+            text: None,
         })
     }
 

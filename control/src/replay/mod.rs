@@ -11,12 +11,12 @@ use policy::units::Instant;
 
 use crate::command::Command;
 use crate::effect::Effect;
-use crate::engine::Commands;
+use crate::engine::{Commands, first_served};
 use crate::journal::{Seal, Sealer};
-use crate::plane::{Plane, Rules};
+use crate::plane::{Plane, Rules, Served, ServedError};
 use crate::store::{Recovered, Store, StoreError};
 
-/// The rules under which a journal was written, from an epoch on.
+/// The rules under which a journal that does not say it was written, from an epoch on.
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// First plane that ran under them.
@@ -34,6 +34,9 @@ pub enum ReplayError {
     /// The rules describe no system.
     #[error(transparent)]
     System(#[from] SystemError),
+    /// What it was started with cannot be used by this release.
+    #[error("the journal was written under a scenario that cannot be used: {0}")]
+    Served(#[from] ServedError),
     /// Nobody said under which rules.
     #[error("under which scenario the journal was written is not known; name it with --scenario")]
     NoOrigin,
@@ -87,34 +90,44 @@ pub trait Watch {
     }
 }
 
-/// Folds a journal again, each stretch under the rules that its planes had. Gives back the plane at its end.
+/// Folds a journal again under the rules that its planes had. Gives back the plane at its end.
 ///
-/// A plane that began under other rules than the one before had folded the whole journal under its own, so that is what
-/// is done here: stretches before its own are folded unseen.
+/// A journal says itself what its planes were started with. Those of earlier releases do not: `origins` are the rules of
+/// such planes, in order. A plane of those that began under other rules than the one before had folded the whole journal
+/// under its own, so that is what is done here: stretches before its own are folded unseen.
 ///
 /// # Errors
 /// [`ReplayError`].
 pub fn walk(store: &mut dyn Store, origins: &[Origin], watch: &mut dyn Watch) -> Result<Plane, ReplayError> {
     let mut stretches: Vec<&Origin> = origins.iter().collect();
-    stretches.dedup_by(|later, earlier| later.rules == earlier.rules);
-    let mut last = None;
-    for (index, origin) in stretches.iter().enumerate() {
+    stretches.dedup_by(|later, earlier| later.rules.decides_like(&earlier.rules));
+    let Some((last, before)) = stretches.split_last() else {
+        return stretch(store, None, 0..u64::MAX, watch).map(|(plane, _)| plane);
+    };
+    for (index, origin) in before.iter().enumerate() {
         // Whatever came before the first start that was noted belongs to it.
         let from = if index == 0 { 0 } else { origin.epoch };
-        let to = stretches.get(index + 1).map_or(u64::MAX, |next| next.epoch);
-        last = Some(stretch(store, &origin.rules, from..to, watch)?);
+        let (plane, is_whole) = stretch(store, Some(&origin.rules), from..stretches[index + 1].epoch, watch)?;
+        if is_whole {
+            return Ok(plane);
+        }
     }
-    last.ok_or(ReplayError::NoOrigin)
+    let from = if before.is_empty() { 0 } else { last.epoch };
+    stretch(store, Some(&last.rules), from..u64::MAX, watch).map(|(plane, _)| plane)
 }
 
-/// Folds everything before the end of `epochs` under `rules`, and shows what is in them.
+/// Folds everything before the end of `epochs` under `rules`, and shows what is in them. A journal that says itself what
+/// it was started with is folded and shown from end to end, for which the other value is true.
 fn stretch(
     store: &mut dyn Store,
-    rules: &Rules,
-    epochs: std::ops::Range<u64>,
+    rules: Option<&Rules>,
+    mut epochs: std::ops::Range<u64>,
     watch: &mut dyn Watch,
-) -> Result<Plane, ReplayError> {
-    let mut plane = Plane::new(rules.clone(), &mut Vec::new())?;
+) -> Result<(Plane, bool), ReplayError> {
+    let secret = store.secret();
+    let mut folded: Option<Plane> = None;
+    let mut wrong = None;
+    let mut is_whole = false;
     let mut effects = Vec::new();
     let mut sealer = Sealer::default();
     let (mut cut, mut expected, mut is_over) = (None, 1, false);
@@ -124,9 +137,26 @@ fn stretch(
             cut = cut.or(Some(first));
         }
         expected = first + count;
-        if cut.is_some() || is_over {
+        if cut.is_some() || is_over || wrong.is_some() {
             return Ok(());
         }
+        let plane = match &mut folded {
+            Some(plane) => plane,
+            none => {
+                let served = first_served(&body)?;
+                is_whole = served.is_some();
+                if is_whole {
+                    epochs = 0..u64::MAX;
+                }
+                match begin(served, rules, secret) {
+                    Ok(plane) => none.insert(plane),
+                    Err(error) => {
+                        wrong = Some(error);
+                        return Ok(());
+                    }
+                }
+            }
+        };
         let mut commands = Commands::new(&body);
         let mut is_seen = epochs.contains(&plane.epoch());
         for (index, command) in commands.by_ref().enumerate() {
@@ -143,7 +173,7 @@ fn stretch(
             if is_seen {
                 effects.iter().for_each(|effect| sealer.note(index as u64, effect));
                 let number = first + index as u64;
-                watch.step(&Step { number, now, command: &command, plane: &plane, effects: &effects })?;
+                watch.step(&Step { number, now, command: &command, plane, effects: &effects })?;
             }
             effects.clear();
         }
@@ -154,11 +184,30 @@ fn stretch(
         sealer.reset();
         Ok(())
     })?;
-    match cut {
-        Some(first) => Err(ReplayError::Cut(first)),
-        None => Ok(plane),
+    if let Some(first) = cut {
+        return Err(ReplayError::Cut(first));
     }
+    if let Some(error) = wrong {
+        return Err(error);
+    }
+    let plane = match folded {
+        Some(plane) => plane,
+        None => begin(None, rules, secret)?,
+    };
+    Ok((plane, is_whole))
 }
 
+/// The plane before its first command.
+fn begin(served: Option<Served>, rules: Option<&Rules>, secret: [u8; 32]) -> Result<Plane, ReplayError> {
+    let rules = match (served, rules) {
+        (Some(served), _) => served.rules(secret)?,
+        (None, Some(rules)) => rules.clone(),
+        (None, None) => return Err(ReplayError::NoOrigin),
+    };
+    Ok(Plane::new(rules, &mut Vec::new())?)
+}
+
+#[cfg(test)]
+mod changed_tests;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use crate::protocol::{Hello, PROTOCOL_VERSION, Report, Start, ToWorker};
 use crate::store::{Archive, Batch as StoreBatch, Disk, DiskStore, SqliteStore, Visit};
 use crate::submission::Submission;
 
-const SCENARIO: &str = r#"
+pub(super) const SCENARIO: &str = r#"
 [[workload.source]]
 name = "users"
 arrivals = { kind = "constant", rate = "1/s" }
@@ -40,7 +40,7 @@ fn rules(pool_count: u32) -> Rules {
 }
 
 /// A worker that takes what it is told and reports it after the stage's time.
-struct Script<S> {
+pub(super) struct Script<S> {
     engine: Engine<S>,
     now: Instant,
     effects: Vec<Effect>,
@@ -51,13 +51,25 @@ struct Script<S> {
 }
 
 impl<S: Store> Script<S> {
-    fn new(store: S, rules: Rules, at_s: u64) -> Self {
+    pub(super) fn new(store: S, rules: Rules, at_s: u64) -> Self {
         let engine = Engine::open(store, rules, at_s * 1000).unwrap();
         let now = engine.plane().last();
         Self { engine, now, effects: Vec::new(), under_way: Vec::new(), sessions: Vec::new(), beat_at: now }
     }
 
-    fn tell(&mut self, command: Command) {
+    pub(super) fn engine(&self) -> &Engine<S> {
+        &self.engine
+    }
+
+    pub(super) fn into_engine(self) -> Engine<S> {
+        self.engine
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub(super) fn tell(&mut self, command: Command) {
         self.engine.apply(self.now, command);
         self.engine.commit(&mut self.effects).unwrap();
         for effect in std::mem::take(&mut self.effects) {
@@ -68,7 +80,7 @@ impl<S: Store> Script<S> {
         }
     }
 
-    fn join(&mut self, session: u64) {
+    pub(super) fn join(&mut self, session: u64) {
         let hello = Hello {
             version: PROTOCOL_VERSION,
             name: format!("w{session}"),
@@ -84,7 +96,7 @@ impl<S: Store> Script<S> {
         self.tell(Command::Ready { session: SessionId(session) });
     }
 
-    fn submit(&mut self, deadline: Option<Duration>) {
+    pub(super) fn submit(&mut self, deadline: Option<Duration>) {
         let submission = Submission {
             tenant: 1,
             tenant_jobs_max: 100,
@@ -102,7 +114,7 @@ impl<S: Store> Script<S> {
     }
 
     /// Goes on to `at`, with everything that ends until then.
-    fn until(&mut self, at_ms: u64, fails: Option<u64>) {
+    pub(super) fn until(&mut self, at_ms: u64, fails: Option<u64>) {
         let end = Instant::START + Duration::from_millis(at_ms);
         loop {
             let next = self.under_way.iter().map(|work| work.0).min().unwrap_or(Instant::NEVER);

@@ -14,7 +14,7 @@ use crate::engine::decode_record;
 use crate::number::JobNumber;
 use crate::plane::{Figures, Listing, Plane};
 use crate::protocol::ToWorker;
-use crate::store::{Archive, StoreError};
+use crate::store::{Archive, Doing, StoreError};
 use crate::submission::{Submission, TenantId};
 
 /// Who wants to know a job's end.
@@ -202,9 +202,7 @@ impl Handle {
             Ok(Ok(Some(bytes))) => Ok(Some(Arc::new(decode_record(job, &bytes)?))),
             Ok(Ok(None)) => Ok(None),
             Ok(Err(error)) => Err(error),
-            Err(error) => {
-                Err(StoreError::Failed { place: "the ended jobs".to_owned(), what: error.to_string() })
-            }
+            Err(error) => Err(not_read(&error)),
         }
     }
 
@@ -223,9 +221,7 @@ impl Handle {
             let nobody = JobNumber::new(0, 0);
             page.iter().map(|bytes| decode_record(before.unwrap_or(nobody), bytes).map(Arc::new)).collect()
         });
-        page.await.unwrap_or_else(|error| {
-            Err(StoreError::Failed { place: "the ended jobs".to_owned(), what: error.to_string() })
-        })
+        page.await.unwrap_or_else(|error| Err(not_read(&error)))
     }
 
     /// Connects a worker's session: what the plane tells it comes by the receiver. The channel closes when the plane
@@ -292,4 +288,9 @@ impl Handle {
             tokio::time::sleep(FULL_PAUSE).await;
         }
     }
+}
+
+/// Ended jobs whose reader panicked or was cancelled.
+fn not_read(error: &tokio::task::JoinError) -> StoreError {
+    StoreError::Failed { doing: Doing::Asking, place: "this plane".to_owned(), what: error.to_string() }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 
-use super::{Archive, Batch, Recovered, Store, StoreError, Visit};
+use super::{Archive, Batch, Doing, Recovered, Store, StoreError, Visit};
 use crate::number::JobNumber;
 
 /// What a simulated disk does at the next append.
@@ -140,7 +140,7 @@ impl Store for DiskStore {
         let mut frame = (bytes.len() as u32).to_le_bytes().to_vec();
         frame.extend_from_slice(&Sha256::digest(&bytes)[..8]);
         frame.extend_from_slice(&bytes);
-        let place = "the simulated disk".to_owned();
+        let (doing, place) = (Doing::Writing, "the simulated disk".to_owned());
         match content.fault.take() {
             None => {
                 content.log.extend_from_slice(&frame);
@@ -150,11 +150,11 @@ impl Store for DiskStore {
             Some(DiskFault::Torn { kept }) => {
                 let kept = kept.min(frame.len());
                 content.log.extend_from_slice(&frame[..kept]);
-                Err(StoreError::Failed { place, what: "a torn write".to_owned() })
+                Err(StoreError::Failed { doing, place, what: "a torn write".to_owned() })
             }
             Some(DiskFault::Unanswered) => {
                 content.log.extend_from_slice(&frame);
-                Err(StoreError::Failed { place, what: "no answer".to_owned() })
+                Err(StoreError::Failed { doing, place, what: "no answer".to_owned() })
             }
         }
     }

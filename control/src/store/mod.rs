@@ -57,9 +57,37 @@ pub enum StoreError {
         "the journal at {place} has format {found}, this release knows {known}: use a later release of headroom"
     )]
     Format { place: String, found: i64, known: i64 },
-    /// The system refused. Whether the batch is in the journal is not known: the plane must stop and start again.
-    #[error("writing the journal at {place} failed: {what}")]
-    Failed { place: String, what: String },
+    /// The system refused. Whether a batch that was being written is in the journal is not known: the plane must stop and
+    /// start again.
+    #[error("{doing} at {place} failed: {what}")]
+    Failed { doing: Doing, place: String, what: String },
+}
+
+/// What a store was doing when the system refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// Making it ready, its tables and connections.
+    Opening,
+    /// Reading commands or images.
+    Reading,
+    /// Making commands or an image durable.
+    Writing,
+    /// Reading ended jobs.
+    Asking,
+    /// Asking who leads, taking over, or saying that it lives.
+    Electing,
+}
+
+impl std::fmt::Display for Doing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Opening => "opening the journal",
+            Self::Reading => "reading the journal",
+            Self::Writing => "writing the journal",
+            Self::Asking => "reading the ended jobs",
+            Self::Electing => "asking who leads",
+        })
+    }
 }
 
 /// Visits what a store recovers, in order.

@@ -8,7 +8,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
 use super::checkpoint::{Checkpointer, LOG_PAGES_MAX, reserve_log};
-use super::{Archive, Batch, Recovered, Store, StoreError, Visit};
+use super::{Archive, Batch, Doing, Recovered, Store, StoreError, Visit};
 use crate::number::JobNumber;
 
 /// Format of the tables; each step of [`MIGRATIONS`] leads to the next.
@@ -45,7 +45,8 @@ impl SqliteStore {
     /// [`StoreError::Damaged`] or [`StoreError::Failed`].
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let place = folder.display().to_string();
-        let failed = |what: String| StoreError::Failed { place: place.clone(), what };
+        let doing = Doing::Opening;
+        let failed = |what: String| StoreError::Failed { doing, place: place.clone(), what };
         std::fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
         let lock = File::options()
             .create(true)
@@ -59,12 +60,12 @@ impl SqliteStore {
             Err(TryLockError::Error(error)) => return Err(failed(error.to_string())),
         }
         let file = folder.join("journal.sqlite");
-        let connection = Connection::open(&file).map_err(|error| read(&file, &error))?;
+        let connection = Connection::open(&file).map_err(|error| refused(Doing::Opening, &file, &error))?;
         let tune = format!(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;
              PRAGMA wal_autocheckpoint = {LOG_PAGES_MAX}; PRAGMA cache_size = -16384;"
         );
-        connection.execute_batch(&tune).map_err(|error| read(&file, &error))?;
+        connection.execute_batch(&tune).map_err(|error| refused(Doing::Opening, &file, &error))?;
         let mut store = Self { checkpointer: None, connection, file, secret: [0; 32], _lock: Some(lock) };
         store.migrate()?;
         store.secret = store.read_secret()?;
@@ -87,20 +88,24 @@ impl SqliteStore {
         let file = if folder.is_dir() { folder.join("journal.sqlite") } else { folder.to_owned() };
         let place = file.display().to_string();
         if !file.is_file() {
-            return Err(StoreError::Failed { place, what: "there is no such file".to_owned() });
+            let what = "there is no such file".to_owned();
+            return Err(StoreError::Failed { doing: Doing::Opening, place, what });
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&file, flags).map_err(|error| read(&file, &error))?;
-        connection.execute_batch("PRAGMA busy_timeout = 5000").map_err(|error| read(&file, &error))?;
+        let connection = Connection::open_with_flags(&file, flags)
+            .map_err(|error| refused(Doing::Opening, &file, &error))?;
+        connection
+            .execute_batch("PRAGMA busy_timeout = 5000")
+            .map_err(|error| refused(Doing::Opening, &file, &error))?;
         let found: i64 = connection
             .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(|error| read(&file, &error))?;
+            .map_err(|error| refused(Doing::Opening, &file, &error))?;
         if found != FORMAT {
             return Err(StoreError::Format { place, found, known: FORMAT });
         }
         let secret: Vec<u8> = connection
             .query_row("SELECT value FROM meta WHERE name = 'secret'", [], |row| row.get(0))
-            .map_err(|error| read(&file, &error))?;
+            .map_err(|error| refused(Doing::Opening, &file, &error))?;
         let damaged = StoreError::Damaged { place, what: "its secret has a wrong length".to_owned() };
         let secret = secret.try_into().map_err(|_| damaged)?;
         Ok(Self { checkpointer: None, connection, file, secret, _lock: None })
@@ -111,7 +116,7 @@ impl SqliteStore {
         let found: i64 = self
             .connection
             .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(|error| read(&file, &error))?;
+            .map_err(|error| refused(Doing::Opening, &file, &error))?;
         if !(0..=FORMAT).contains(&found) {
             return Err(StoreError::Format { place: file.display().to_string(), found, known: FORMAT });
         }
@@ -122,7 +127,7 @@ impl SqliteStore {
                 transaction.pragma_update(None, "user_version", step as i64 + 1)?;
                 transaction.commit()
             };
-            whole().map_err(|error| write(&file, &error))?;
+            whole().map_err(|error| refused(Doing::Opening, &file, &error))?;
         }
         Ok(())
     }
@@ -132,18 +137,19 @@ impl SqliteStore {
             .connection
             .query_row("SELECT value FROM meta WHERE name = 'secret'", [], |row| row.get(0))
             .optional()
-            .map_err(|error| read(&self.file, &error))?;
+            .map_err(|error| refused(Doing::Opening, &self.file, &error))?;
         if let Some(found) = found {
             return found.try_into().map_err(|_| self.damaged("its secret has a wrong length"));
         }
         let mut secret = [0; 32];
         SystemRandom::new().fill(&mut secret).map_err(|_| StoreError::Failed {
+            doing: Doing::Opening,
             place: self.file.display().to_string(),
             what: "the system gives no random bytes".to_owned(),
         })?;
         self.connection
             .execute("INSERT INTO meta (name, value) VALUES ('secret', ?1)", params![&secret[..]])
-            .map_err(|error| write(&self.file, &error))?;
+            .map_err(|error| refused(Doing::Opening, &self.file, &error))?;
         Ok(secret)
     }
 
@@ -152,7 +158,7 @@ impl SqliteStore {
     }
 
     fn batches(&self, from: u64, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        let err = |error: rusqlite::Error| read(&self.file, &error);
+        let err = |error: rusqlite::Error| refused(Doing::Reading, &self.file, &error);
         let mut query = self
             .connection
             .prepare("SELECT first, count, body FROM journal WHERE first >= ?1 ORDER BY first")
@@ -174,7 +180,7 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn recover(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        let err = |error: rusqlite::Error| read(&self.file, &error);
+        let err = |error: rusqlite::Error| refused(Doing::Reading, &self.file, &error);
         let latest: Option<(i64, i64)> = self
             .connection
             .query_row("SELECT upto, parts FROM image ORDER BY upto DESC LIMIT 1", [], |row| {
@@ -219,7 +225,7 @@ impl Store for SqliteStore {
             }
             transaction.commit()
         };
-        whole().map_err(|error| write(&self.file, &error))?;
+        whole().map_err(|error| refused(Doing::Writing, &self.file, &error))?;
         if let Some(checkpointer) = &mut self.checkpointer {
             let ended: usize = batch.ended.iter().map(|(_, body)| body.len()).sum();
             checkpointer.wrote((batch.body.len() + ended) as u64);
@@ -242,7 +248,7 @@ impl Store for SqliteStore {
             drop(keep);
             transaction.commit()
         };
-        whole().map_err(|error| write(&self.file, &error))?;
+        whole().map_err(|error| refused(Doing::Writing, &self.file, &error))?;
         if let Some(checkpointer) = &mut self.checkpointer {
             checkpointer.wrote(image.len() as u64);
         }
@@ -285,7 +291,7 @@ impl Archive for SqliteArchive {
                 .query_row(params![job.0 as i64], |row| row.get(0))
                 .optional()
         };
-        find().map_err(|error| read(&file, &error))
+        find().map_err(|error| refused(Doing::Asking, &file, &error))
     }
 
     fn latest(&mut self, before: Option<JobNumber>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
@@ -298,25 +304,45 @@ impl Archive for SqliteArchive {
             let rows = query.query_map(params![below, limit as i64], |row| row.get(0))?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         };
-        find().map_err(|error| read(&file, &error))
+        find().map_err(|error| refused(Doing::Asking, &file, &error))
     }
 }
 
-fn code(error: &rusqlite::Error) -> Option<ErrorCode> {
-    error.sqlite_error_code()
-}
-
-fn read(file: &Path, error: &rusqlite::Error) -> StoreError {
+fn refused(doing: Doing, file: &Path, error: &rusqlite::Error) -> StoreError {
     let (place, what) = (file.display().to_string(), error.to_string());
-    match code(error) {
+    match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged { place, what },
-        _ => StoreError::Failed { place, what },
+        // What only reads needs no room.
+        Some(ErrorCode::DiskFull) if matches!(doing, Doing::Opening | Doing::Writing) => {
+            StoreError::Full { place }
+        }
+        _ => StoreError::Failed { doing, place, what },
     }
 }
 
-fn write(file: &Path, error: &rusqlite::Error) -> StoreError {
-    match code(error) {
-        Some(ErrorCode::DiskFull) => StoreError::Full { place: file.display().to_string() },
-        _ => read(file, error),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_was_being_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(folder.path()).unwrap();
+        let mut archive = store.archive();
+        let text = |error: StoreError| error.to_string();
+        // Somebody takes the tables away beneath it.
+        store.connection.execute_batch("DROP TABLE journal; DROP TABLE image; DROP TABLE ended;").unwrap();
+        let batch = Batch { first: 1, count: 1, body: vec![1], ended: Vec::new() };
+        for (said, doing) in [
+            (text(store.append(&batch).unwrap_err()), "writing the journal"),
+            (text(store.keep_image(1, b"image").unwrap_err()), "writing the journal"),
+            (text(store.recover(&mut |_| Ok(())).unwrap_err()), "reading the journal"),
+            (text(store.history(&mut |_| Ok(())).unwrap_err()), "reading the journal"),
+            (text(archive.ended(JobNumber(1)).unwrap_err()), "reading the ended jobs"),
+            (text(archive.latest(None, 1).unwrap_err()), "reading the ended jobs"),
+            (text(SqliteStore::read(&folder.path().join("none")).err().unwrap()), "opening the journal"),
+        ] {
+            assert!(said.starts_with(&format!("{doing} at {}", folder.path().display())), "{said}");
+        }
     }
 }

@@ -87,6 +87,27 @@ mod tests {
 
     use super::*;
 
+    const SCENARIO: &str = r#"
+[[workload.source]]
+name = "users"
+arrivals = { kind = "constant", rate = "1/min" }
+[[pipeline.stage]]
+name = "paint"
+pool = "own"
+steps = [{ compute = "steps", time = "10s" }, { wait = "callback", time = "1s" }]
+[fleet.pool.own]
+price = "1 USD/h"
+count = 1
+speed_factor = 2.0
+"#;
+
+    #[test]
+    fn a_pools_speed_counts_once_as_in_the_simulator() {
+        let loaded = scenarios::load_str("t", SCENARIO, std::path::Path::new("/"), &[]).unwrap();
+        let times = ServiceTimes::new(loaded.scenario, PoolId(0));
+        assert_eq!(times.seconds(JobNumber(1), "paint", ""), Some(21.0));
+    }
+
     #[test]
     fn draws_have_the_mean_of_their_law() {
         let s = Duration::from_secs_f64;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use control::api::Limits;
 use control::fleet::{FleetSettings, ManualProvider, Provider};
 use control::ha::{HaEnd, HaSettings, Standby};
+use control::journal::ScenarioText;
 use control::plane::{Patience, Rules};
 use control::service::{Making, ServiceSettings};
 use control::worker::{Address, SleepRunner, Stop, Worker, WorkerSettings};
@@ -22,7 +23,7 @@ pub(crate) const DEPOSED: i32 = 3;
 /// Within this time another plane answers: what is promised.
 pub(crate) const TAKEOVER: Duration = Duration::from_secs(10);
 
-const SCENARIO: &str = r#"
+pub(crate) const SCENARIO: &str = r#"
     [[workload.source]]
     name = "users"
     arrivals = { kind = "constant", rate = "1/s" }
@@ -237,6 +238,10 @@ pub(crate) fn lead() -> ! {
             candidates: vec![told("HEADROOM_TEST_SHARD").parse().expect("a number")],
             ..HaSettings::new(&connection, &name, &format!("http://{listen}"))
         };
+        let toml = std::env::var("HEADROOM_TEST_SCENARIO").unwrap_or_else(|_| SCENARIO.to_owned());
+        let loaded = scenarios::load_str("test", &toml, Path::new("."), &[]).expect("the scenario");
+        let text = ScenarioText { toml: loaded.resolved_toml, compress: 1.0 };
+        let scenario = loaded.scenario;
         let service = ServiceSettings {
             folder: told("HEADROOM_TEST_FOLDER").into(),
             listen,
@@ -246,7 +251,7 @@ pub(crate) fn lead() -> ! {
             shard: 0,
             joined: vec!["gpu".to_owned()],
             fleet: FleetSettings::default(),
-            text: None,
+            text: Some(text),
             traces: None,
             public_url: None,
             webhooks: control::webhook::WebhookSettings::default(),
@@ -255,7 +260,6 @@ pub(crate) fn lead() -> ! {
                 ..control::objects::ObjectSettings::default()
             },
         };
-        let scenario = scenario();
         let (asked, wants_end) = tokio::sync::watch::channel(false);
         tokio::spawn(async move {
             let kind = tokio::signal::unix::SignalKind::terminate();

@@ -324,3 +324,61 @@ fn a_plane_with_other_shards_does_not_start() {
         assert!(plane.log().contains("made for 2 shards; give --shards 2"), "{}", plane.log());
     });
 }
+
+/// Waits until a plane that stands by says `what` at `/readyz`.
+async fn until_said(plane: &Plane, what: &str) {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = ask(plane.wish.address, "GET", "/readyz", "", &[]).await;
+        if answer.as_ref().is_ok_and(|answer| answer.status == 503 && answer.body.contains(what)) {
+            return;
+        }
+        assert!(Instant::now() < until, "{answer:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[test]
+fn a_standby_with_another_scenario_says_so_and_one_that_could_not_go_on_ends() {
+    let Some(cluster) = Cluster::shared() else { return };
+    let connection = cluster.connection("127.0.0.1", &cluster.database());
+    runtime().block_on(async {
+        let (folder, addresses) = (tempfile::tempdir().expect("a folder"), addresses::<3>());
+        let start = |at: usize, scenario: &str| {
+            Plane::start(Wish {
+                connection: connection.clone(),
+                name: format!("plane-{at}"),
+                address: addresses[at],
+                folder: folder.path().join(at.to_string()),
+                shards: 1,
+                shard: 0,
+                prefix: vec!["env".to_owned(), format!("HEADROOM_TEST_SCENARIO={scenario}")],
+            })
+        };
+        let mut planes = vec![start(0, fleet::SCENARIO)];
+        assert_eq!(leader(&planes).await, 0);
+        let differs = "the leader was started with scenario test (";
+        planes.push(start(1, &fleet::SCENARIO.replace("lease = \"10s\"", "lease = \"20s\"")));
+        until_said(&planes[1], differs).await;
+        let until = Instant::now() + TAKEOVER;
+        while !planes[1].log().contains(differs) {
+            assert!(Instant::now() < until, "it is logged too: {}", planes[1].log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+
+        let mut other = start(2, &fleet::SCENARIO.replace("slots = 16", "slots = 8"));
+        assert_eq!(other.end().await, Some(6));
+        assert!(other.log().contains("Err(OtherScenario {"), "{}", other.log());
+
+        // The new scenario comes with the next leader; now it is the old one that is another.
+        planes[0].signal("TERM");
+        assert_eq!(planes[0].end().await, Some(0));
+        assert_eq!(leader(&planes[1..]).await, 0);
+        planes[0].tend();
+        until_said(&planes[0], differs).await;
+        let same = start(2, &fleet::SCENARIO.replace("lease = \"10s\"", "lease = \"20s\""));
+        until_said(&same, "plane-1 leads shard 0").await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(!same.log().contains(differs), "{}", same.log());
+    });
+}

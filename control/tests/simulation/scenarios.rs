@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use control::plane::{Patience, Rules};
+use control::plane::{Patience, Rules, ScenarioText};
 use policy::model::PoolId;
 use policy::units::Duration;
 
@@ -113,12 +113,24 @@ deadline = "40s"
 horizon = "1h"
 "#;
 
-/// The rules of scenario `index`, of any.
-pub(crate) fn rules(index: u64) -> Rules {
+/// What an operator changes in them between two starts.
+const CHANGES: [(&str, &str); 6] = [
+    ("lease = \"30s\"", "lease = \"20s\""),
+    ("count = 3\ncount_max = 3", "count = 2\ncount_max = 2"),
+    ("queue_length = 2", "queue_length = 1"),
+    ("overprovision = 1", "overprovision = 2"),
+    ("count_max = 5", "count_max = 4"),
+    ("cap = \"20s\"", "cap = \"10s\""),
+];
+
+/// The rules of scenario `index`, of any, as they are first, or as they are `changed`.
+pub(crate) fn rules(index: u64, changed: bool) -> Rules {
     static RULES: OnceLock<Vec<Rules>> = OnceLock::new();
     let all = RULES.get_or_init(|| {
-        let load = |(at, text): (usize, &&str)| {
-            let loaded = control_scenario(&format!("scenario {at}"), text);
+        let load = |(at, text): (usize, String)| {
+            let loaded = control_scenario(&format!("scenario {at}"), &text);
+            let text = ScenarioText { toml: loaded.resolved_toml, compress: 1.0 };
+            let loaded = loaded.scenario;
             let patience = Patience {
                 jobs_max: 60,
                 idempotency: Duration::from_secs(3600),
@@ -126,19 +138,22 @@ pub(crate) fn rules(index: u64) -> Rules {
                 ..Patience::default()
             };
             let mut rules = Rules::new(&loaded, 3, [7; 32], patience).expect("a sound world");
-            if at == 0 {
+            rules.text = Some(text);
+            if at / 2 == 0 {
                 rules.joined.insert(PoolId(0));
             }
             rules
         };
-        [JOINED, HEDGED, LATE].iter().enumerate().map(load).collect()
+        let change = |text: &str| CHANGES.iter().fold(text.to_owned(), |text, (was, is)| text.replace(was, is));
+        let texts = [JOINED, HEDGED, LATE].iter().flat_map(|text| [(*text).to_owned(), change(text)]);
+        texts.enumerate().map(load).collect()
     });
-    all[index as usize % all.len()].clone()
+    all[index as usize % (all.len() / 2) * 2 + usize::from(changed)].clone()
 }
 
-fn control_scenario(name: &str, text: &str) -> scenarios::scenario::Scenario {
+fn control_scenario(name: &str, text: &str) -> scenarios::Loaded {
     match scenarios::load_str(name, text, Path::new("."), &[]) {
-        Ok(loaded) => loaded.scenario,
+        Ok(loaded) => loaded,
         Err(errors) => {
             let lines: Vec<_> = errors
                 .iter()

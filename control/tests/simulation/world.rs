@@ -42,6 +42,8 @@ pub(crate) struct Outcome {
     pub(crate) cancelled: u64,
     pub(crate) stale_results: u64,
     pub(crate) crashes: u64,
+    /// Starts with another scenario than before.
+    pub(crate) changes: u64,
     pub(crate) torn_writes: u64,
     pub(crate) worker_deaths: u64,
     pub(crate) launches: u64,
@@ -61,6 +63,7 @@ impl Outcome {
         self.cancelled += other.cancelled;
         self.stale_results += other.stale_results;
         self.crashes += other.crashes;
+        self.changes += other.changes;
         self.torn_writes += other.torn_writes;
         self.worker_deaths += other.worker_deaths;
         self.launches += other.launches;
@@ -114,6 +117,9 @@ enum Event {
 /// Everything.
 pub(crate) struct World {
     rules: Rules,
+    /// Which scenario, and whether the operator has changed it.
+    scenario: u64,
+    is_changed: bool,
     chance: Stream,
     draws: u64,
     now: Instant,
@@ -167,9 +173,11 @@ impl Event {
 impl World {
     pub(crate) fn new(seed: u64, story: bool) -> Self {
         let chance = Stream::new(seed, 0, "simulation");
-        let rules = scenarios::rules(chance.bits(0));
+        let scenario = chance.bits(0);
         let mut world = Self {
-            rules,
+            rules: scenarios::rules(scenario, false),
+            scenario,
+            is_changed: false,
             chance,
             draws: 1,
             now: Instant::START,
@@ -615,6 +623,12 @@ impl World {
     }
 
     fn restart(&mut self) {
+        if self.faults && self.often(0.2) {
+            self.is_changed = !self.is_changed;
+            self.outcome.changes += 1;
+            self.rules = scenarios::rules(self.scenario, self.is_changed);
+            self.tell(|| "the operator changes the scenario".to_owned());
+        }
         let store = DiskStore::open(&self.disk);
         let unix_ms = self.plane_now().as_nanos() / 1_000_000;
         let engine = Engine::open(store, self.rules.clone(), unix_ms).expect("a sound world");

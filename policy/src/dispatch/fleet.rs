@@ -218,6 +218,32 @@ impl Dispatcher {
         }
     }
 
+    /// Takes work away from a job whose worker let the lease run out, and gives it to another instance where one has a free
+    /// slot: this one may hang. Where none has, its slot is as good as any.
+    #[inline(never)]
+    pub(super) fn requeue_elsewhere(&mut self, now: Instant, slot: u32, out: &mut impl Sink) {
+        let job = &self.jobs[slot];
+        let (id, group, kind) = (InstanceId(job.instance), job.group, job.kind.index());
+        if self.instances.state(id) != InstanceState::Ready || !self.has_free_slot_beside(id, group, kind) {
+            return self.requeue(now, slot, out);
+        }
+        // For as long as the job looks for a slot this instance has none.
+        self.leave_ready(id);
+        self.pools[self.instances[id].pool.index()].starting += 1;
+        self.instances[id].state = InstanceState::Silent;
+        self.requeue(now, slot, out);
+        let group = self.join_ready(id);
+        self.fill(now, group, out);
+    }
+
+    /// Whether an instance other than `id` has a free slot.
+    fn has_free_slot_beside(&self, id: InstanceId, group: GroupId, kind: usize) -> bool {
+        let instance = &self.instances[id];
+        let own = self.pools[instance.pool.index()].slots[kind] - instance.busy[kind];
+        let pools = self.groups[group.index()].pools.iter();
+        pools.map(|pool| self.pools[pool.index()].free_slots[kind]).sum::<u32>() > u32::from(own)
+    }
+
     /// Puts a starting or silent instance on the free lists and into the counts of ready ones; returns its group.
     fn join_ready(&mut self, id: InstanceId) -> GroupId {
         let instance = &mut self.instances[id];

@@ -486,7 +486,7 @@ impl Dispatcher {
         if until > now {
             self.backoffs.push((until, slot, token));
         } else {
-            self.requeue(now, slot, out);
+            self.requeue_elsewhere(now, slot, out);
         }
     }
 

@@ -22,6 +22,15 @@ pub enum ReloadError {
 }
 
 impl Dispatcher {
+    /// Whether the dispatcher can go on under `system`.
+    ///
+    /// # Errors
+    /// As [`Dispatcher::reload`].
+    pub fn accepts(&self, system: &System) -> Result<(), ReloadError> {
+        same_shape(&shape_of(&self.system), &shape_of(system))?;
+        Ok(Self::empty(system.clone(), self.chance).map(drop)?)
+    }
+
     /// Goes on under `system`, which must be of the same shape: the same regions, classes, stages, pools and quality
     /// levels. Everything else may differ.
     ///

@@ -31,7 +31,8 @@ pub struct Step {
 /// What a step does.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StepKind {
-    /// Computes; the law is for the best quality on the reference instance, and `factor` scales it by pool (`PoolId`).
+    /// Computes; the law is for the best quality on the reference instance, and `factor` scales it by pool (`PoolId`): all
+    /// that a pool's speed does is in it. An empty one is 1 everywhere.
     Compute { time: Law, factor: Vec<f64> },
     /// Moves an object to or from a storage tier (index into `Scenario::tiers`).
     Transfer { tier: usize, operation: Operation, size: Bytes },

@@ -27,8 +27,8 @@ struct Span {
 
 /// The work of every stage, for whole blocks.
 pub(super) struct BlockWork {
-    /// Time factor of compute steps by stage, and the pool that serves it.
-    stages: Vec<(f64, usize)>,
+    /// The pool that serves each stage.
+    stages: Vec<usize>,
     spans: Vec<Span>,
     /// Span lengths without waiting, wrapping; by span.
     lengths: Vec<Lanes>,
@@ -37,8 +37,8 @@ pub(super) struct BlockWork {
 }
 
 impl BlockWork {
-    /// `stages` holds each stage's time factor and pool.
-    pub(super) fn new(scenario: &Scenario, stages: Vec<(f64, usize)>) -> Self {
+    /// `stages` holds each stage's pool.
+    pub(super) fn new(scenario: &Scenario, stages: Vec<usize>) -> Self {
         let mut words = 0;
         let spans: Vec<Span> = scenario
             .spans
@@ -111,10 +111,7 @@ impl BlockWork {
     fn time(&self, pipeline: &mut Pipeline, stage: usize, step: usize, tag: u64) -> Lanes {
         let row = &pipeline.stages[stage].steps[step];
         let (kind, payload) = (row.kind, row.payload_ns);
-        let (mut factor, pool) = self.stages[stage];
-        if let Some(by_pool) = row.factor.get(pool) {
-            factor *= by_pool;
-        }
+        let factor = row.factor.get(self.stages[stage]).copied().unwrap_or(1.0);
         let mut time: Lanes = [row.constant_ns; LANES];
         if let Some(draw) = row.draw {
             for (block, lanes) in time.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {

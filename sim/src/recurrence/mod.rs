@@ -78,7 +78,7 @@ impl<'a> Recurrence<'a> {
         for stage in &scenario.system.stages {
             let Place::Slot { pool_class, kind } = stage.place else {
                 stations.push(Station::Delay(Delay::default()));
-                work.push((1.0, usize::MAX));
+                work.push(usize::MAX);
                 continue;
             };
             let index = scenario.system.pools.iter().position(|pool| pool.pool_class == pool_class);
@@ -86,10 +86,9 @@ impl<'a> Recurrence<'a> {
             let pool = &scenario.system.pools[index];
             let servers = pool.count_initial * u32::from(pool.slots[kind.index()]);
             stations.push(Station::Servers(Servers::new(servers)));
-            // The engine keeps a job's factor in single precision.
-            work.push((f64::from(pool.speed_factor as f32), index));
+            work.push(index);
         }
-        let pools = work.iter().map(|(_, pool)| *pool).collect();
+        let pools = work.clone();
         let work = BlockWork::new(scenario, work);
         let crossing = work.crossing();
         Self {

@@ -89,12 +89,12 @@ impl World<'_> {
         self.begin_step(slot)
     }
 
-    /// How much longer than the reference compute steps take: instance type, quality, neighbours, probes.
+    /// How much longer than the reference compute steps take: quality, neighbours, probes. What the pool's speed does is in
+    /// each step's own factors.
     #[inline]
     pub(super) fn time_factor(&self, started: &Started) -> f64 {
         let mut factor = 1.0;
-        if let Some(pool) = started.pool {
-            factor = self.scenario.system.pools[pool.index()].speed_factor;
+        if started.pool.is_some() {
             let slowdown = &self.pipeline.stages[started.stage.index()].slowdown;
             if let Some(last) = slowdown.last() {
                 factor *= slowdown.get(started.busy as usize - 1).unwrap_or(last);

@@ -87,7 +87,7 @@ pub(crate) struct StageRow {
     pub(crate) slowdown: Vec<f64>,
     pub(crate) failure: f64,
     pub(crate) checkpoint: Option<Duration>,
-    /// Every time factor is 1: pools of reference speed, no quality ladder, no neighbours or probes to slow it.
+    /// Every time factor but those of its steps is 1: no quality ladder, no neighbours or probes to slow it.
     pub(crate) is_plain: bool,
     /// The one thing that happens is the draw of a single step that nothing else looks at.
     pub(crate) single: Option<u16>,
@@ -107,7 +107,7 @@ pub(crate) struct Progress {
     pub(crate) pool: u16,
     /// Asked before: how often, for clients that ask again.
     pub(crate) asked: u16,
-    /// Time factor of compute steps: speed, quality and interference.
+    /// Time factor of compute steps beside their own: quality and interference.
     pub(crate) factor: f32,
     pub(crate) started: u64,
     pub(crate) step_started: u64,
@@ -213,8 +213,7 @@ impl Pipeline {
             }
             let is_plain = work.slowdown.is_empty()
                 && !scenario.system.stages[stage].has_quality
-                && scenario.network.probe_cost == Duration::ZERO
-                && scenario.system.pools.iter().all(|pool| pool.speed_factor == 1.0);
+                && scenario.network.probe_cost == Duration::ZERO;
             let single = match steps.as_slice() {
                 [StepRow { kind: WorkKind::Compute, draw: Some(draw), factor, .. }]
                     if is_plain

@@ -275,6 +275,12 @@ fn markets(scenario: &mut Scenario, dice: &mut Dice) {
             world.billing.interrupted_first_hour_free = dice.chance(0.3);
         }
     }
+    let speeds: Vec<f64> = scenario.system.pools.iter().map(|pool| pool.speed_factor).collect();
+    for step in scenario.stages.iter_mut().flat_map(|work| &mut work.steps) {
+        if let StepKind::Compute { factor, .. } = &mut step.kind {
+            factor.clone_from(&speeds);
+        }
+    }
 }
 
 /// Priorities, deadlines, the order of the queue and its length.

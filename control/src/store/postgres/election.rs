@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::place::PostgresPlace;
-use crate::store::StoreError;
+use crate::store::{Doing, StoreError};
 
 /// Time for an answer; beyond, the connection is given up.
 const ANSWER_FOR: Duration = Duration::from_secs(2);
@@ -62,7 +62,7 @@ impl Election {
     pub async fn leaders(&self) -> Result<Vec<Leader>, StoreError> {
         let sql = "SELECT shard, epoch, holder, url, EXTRACT(EPOCH FROM clock_timestamp() - renewed)::FLOAT8
             FROM headroom_leader ORDER BY shard";
-        let rows = self.place.within(ANSWER_FOR, self.client.query(sql, &[])).await?;
+        let rows = self.place.within(Doing::Electing, ANSWER_FOR, self.client.query(sql, &[])).await?;
         let leader = |row: &tokio_postgres::Row| {
             let (shard, epoch, silent): (i32, i64, f64) = (row.get(0), row.get(1), row.get(4));
             let silent = Duration::from_secs_f64(silent.clamp(0.0, 1e12));
@@ -102,7 +102,7 @@ impl Election {
             RETURNING epoch";
         let (shard, seen, lease) = (i32::from(shard), seen as i64, lease.as_secs_f64());
         let values: [&(dyn tokio_postgres::types::ToSql + Sync); 5] = [&shard, &seen, &holder, &url, &lease];
-        let rows = self.place.within(TAKE_FOR, self.client.query(sql, &values)).await?;
+        let rows = self.place.within(Doing::Electing, TAKE_FOR, self.client.query(sql, &values)).await?;
         Ok(rows.first().map(|row| row.get::<_, i64>(0) as u64))
     }
 
@@ -126,6 +126,10 @@ impl Election {
 
     async fn set(&self, sql: &str, epoch: u64) -> Result<bool, StoreError> {
         let (shard, epoch) = (i32::from(self.place.shard), epoch as i64);
-        Ok(self.place.within(ANSWER_FOR, self.client.execute(sql, &[&shard, &epoch])).await? == 1)
+        Ok(self
+            .place
+            .within(Doing::Electing, ANSWER_FOR, self.client.execute(sql, &[&shard, &epoch]))
+            .await?
+            == 1)
     }
 }

@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
-use super::{Archive, Batch, Recovered, Store, StoreError, Visit};
+use super::{Archive, Batch, Doing, Recovered, Store, StoreError, Visit};
 use crate::number::JobNumber;
 
 /// The leader's row is locked against a successor until the append is committed.
@@ -93,10 +93,10 @@ impl PostgresStore {
             let client = place.connect().await?;
             let shard = i32::from(place.shard);
             let sql = "SELECT secret FROM headroom_leader WHERE shard = $1";
-            let row = place.within(APPEND_FOR, client.query_one(sql, &[&shard])).await?;
+            let row = place.within(Doing::Opening, APPEND_FOR, client.query_one(sql, &[&shard])).await?;
             let secret: Vec<u8> = row.get(0);
-            let append = place.within(APPEND_FOR, client.prepare(APPEND)).await?;
-            let append_ended = place.within(APPEND_FOR, client.prepare(APPEND_ENDED)).await?;
+            let append = place.within(Doing::Opening, APPEND_FOR, client.prepare(APPEND)).await?;
+            let append_ended = place.within(Doing::Opening, APPEND_FOR, client.prepare(APPEND_ENDED)).await?;
             let what = "its secret has a wrong length".to_owned();
             let secret = secret.try_into().map_err(|_| StoreError::Damaged { place: place.name(), what })?;
             Ok::<_, StoreError>((client, append, append_ended, secret))
@@ -150,12 +150,15 @@ impl PostgresStore {
         sql: &str,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
-        self.runtime.block_on(async { self.place.within(time, self.client.query(sql, values)).await })
+        self.runtime
+            .block_on(async { self.place.within(Doing::Reading, time, self.client.query(sql, values)).await })
     }
 
     /// Runs a fenced statement; how many rows it changed.
     fn execute(&self, time: Duration, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, StoreError> {
-        self.runtime.block_on(async { self.place.within(time, self.client.execute(sql, values)).await })
+        self.runtime.block_on(async {
+            self.place.within(Doing::Writing, time, self.client.execute(sql, values)).await
+        })
     }
 
     fn fenced(&self) -> StoreError {
@@ -182,7 +185,11 @@ impl Reactor {
             .enable_all()
             .build()
             .map(|runtime| Self(Some(runtime)))
-            .map_err(|error| StoreError::Failed { place: place.name(), what: error.to_string() })
+            .map_err(|error| StoreError::Failed {
+                doing: Doing::Opening,
+                place: place.name(),
+                what: error.to_string(),
+            })
     }
 
     fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
@@ -230,7 +237,9 @@ impl Store for PostgresStore {
         let values: [&(dyn ToSql + Sync); 7] = [&shard, &epoch, &first, &count, &batch.body, &jobs, &bodies];
         let (statement, values) =
             if jobs.is_empty() { (&self.append, &values[..5]) } else { (&self.append_ended, &values[..]) };
-        let append = async { self.place.within(APPEND_FOR, self.client.execute(statement, values)).await };
+        let append = async {
+            self.place.within(Doing::Writing, APPEND_FOR, self.client.execute(statement, values)).await
+        };
         match self.runtime.block_on(append)? {
             1 => Ok(()),
             _ => Err(self.fenced()),
@@ -275,7 +284,7 @@ impl PostgresArchive {
             self.open = Some((runtime, client));
         }
         let Some((runtime, client)) = &self.open else { return Ok(Vec::new()) };
-        let query = async { self.place.within(ARCHIVE_FOR, client.query(sql, values)).await };
+        let query = async { self.place.within(Doing::Asking, ARCHIVE_FOR, client.query(sql, values)).await };
         let rows = runtime.block_on(query).inspect_err(|_| self.open = None)?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }

@@ -7,7 +7,7 @@ use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::{Client, NoTls};
 
 use super::tls::Secure;
-use crate::store::StoreError;
+use crate::store::{Doing, StoreError};
 
 /// Tables, made if they are not there. The number of a batch's first command is unique in its shard.
 const TABLES: &str = "
@@ -65,7 +65,7 @@ impl PostgresPlace {
     /// A connection that does not hang: a database that is not heard makes an error within seconds.
     pub(super) async fn connect(&self) -> Result<Client, StoreError> {
         let mut config: tokio_postgres::Config =
-            self.connection.parse().map_err(|error| self.failed(&error))?;
+            self.connection.parse().map_err(|error| self.failed(Doing::Opening, &error))?;
         config.connect_timeout(CONNECT_FOR).tcp_user_timeout(UNHEARD_FOR);
         config.keepalives_idle(Duration::from_secs(2)).keepalives_interval(Duration::from_secs(1));
         config.keepalives_retries(3);
@@ -82,8 +82,8 @@ impl PostgresPlace {
         // Verified or not at all: what cannot be trusted is no better than plain.
         let secure = match config.get_ssl_mode() {
             SslMode::Require => Some(Secure::new().map_err(|what| {
-                let place = self.name();
-                StoreError::Failed { place, what }
+                let (doing, place) = (Doing::Opening, self.name());
+                StoreError::Failed { doing, place, what }
             })?),
             _ => {
                 config.ssl_mode(SslMode::Disable);
@@ -106,24 +106,26 @@ impl PostgresPlace {
             client.batch_execute(SESSION).await?;
             Ok(client)
         };
-        self.within(CONNECT_FOR * 2, connect).await
+        self.within(Doing::Opening, CONNECT_FOR * 2, connect).await
     }
 
     /// What the database answers, if it does in time.
     pub(super) async fn within<T>(
         &self,
+        doing: Doing,
         time: Duration,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, StoreError> {
         match tokio::time::timeout(time, answer).await {
-            Ok(answer) => answer.map_err(|error| self.failed(&error)),
+            Ok(answer) => answer.map_err(|error| self.failed(doing, &error)),
             Err(_) => {
-                Err(StoreError::Failed { place: self.name(), what: format!("no answer within {time:?}") })
+                let what = format!("no answer within {time:?}");
+                Err(StoreError::Failed { doing, place: self.name(), what })
             }
         }
     }
 
-    pub(super) fn failed(&self, error: &tokio_postgres::Error) -> StoreError {
+    pub(super) fn failed(&self, doing: Doing, error: &tokio_postgres::Error) -> StoreError {
         use std::error::Error as _;
         if error.code() == Some(&tokio_postgres::error::SqlState::DISK_FULL) {
             return StoreError::Full { place: self.name() };
@@ -132,7 +134,7 @@ impl PostgresPlace {
             Some(detail) => detail.to_string(),
             None => error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}")),
         };
-        StoreError::Failed { place: self.name(), what: detail }
+        StoreError::Failed { doing, place: self.name(), what: detail }
     }
 
     /// For messages: without a password.
@@ -145,7 +147,8 @@ impl PostgresPlace {
     /// # Errors
     /// [`StoreError::Failed`]; [`StoreError::Format`] when a later release made the tables.
     pub(super) async fn prepare(&self, client: &Client) -> Result<(), StoreError> {
-        let failed = |what: String| StoreError::Failed { place: self.name(), what };
+        let doing = Doing::Opening;
+        let failed = |what: String| StoreError::Failed { doing, place: self.name(), what };
         if self.shard >= self.shards {
             let what = format!("there is no shard {}: shards count from 0", self.shard);
             return Err(failed(what));
@@ -169,7 +172,7 @@ impl PostgresPlace {
             client.batch_execute(&make).await?;
             client.query_one("SELECT shards, format FROM headroom_setup", &[]).await
         };
-        let row = self.within(CONNECT_FOR * 4, prepare).await?;
+        let row = self.within(Doing::Opening, CONNECT_FOR * 4, prepare).await?;
         let (made_for, found): (i32, i32) = (row.get(0), row.get(1));
         if found > FORMAT {
             let (found, known) = (i64::from(found), i64::from(FORMAT));
