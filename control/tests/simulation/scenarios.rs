@@ -144,7 +144,8 @@ pub(crate) fn rules(index: u64, changed: bool) -> Rules {
             }
             rules
         };
-        let change = |text: &str| CHANGES.iter().fold(text.to_owned(), |text, (was, is)| text.replace(was, is));
+        let change =
+            |text: &str| CHANGES.iter().fold(text.to_owned(), |text, (was, is)| text.replace(was, is));
         let texts = [JOINED, HEDGED, LATE].iter().flat_map(|text| [(*text).to_owned(), change(text)]);
         texts.enumerate().map(load).collect()
     });
