@@ -1,7 +1,10 @@
 //! Moves what SQLite's write-ahead log holds to the database file, in a thread of its own: a commit that did it would
-//! stand still for as long as the disk takes to write some megabytes.
+//! stand still for as long as the disk takes to write some megabytes. The little that comes in meanwhile is the writer's,
+//! who then begins the log anew: nobody else would find a moment without a writer.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,8 +17,8 @@ pub(super) const LOG_BYTES: u64 = 16 << 20;
 /// Pages after which commits move the log themselves, should the thread be stuck: 256 MiB.
 pub(super) const LOG_PAGES_MAX: u32 = 65_536;
 
-/// How long a writer may have to wait for the log to begin again; readers that hold it up longer get another round.
-const HELD_MAX: Duration = Duration::from_millis(20);
+/// How long the writer waits for readers of the log before it begins anew; those that hold it up longer get another round.
+const READERS_MAX: Duration = Duration::from_millis(20);
 
 /// What a page of the log costs beside the bytes of a commit: parts of pages at both ends, and the tables' own.
 const COMMIT_OVERHEAD: u64 = 4 * 4096;
@@ -23,6 +26,8 @@ const COMMIT_OVERHEAD: u64 = 4 * 4096;
 /// The thread, as the writer sees it.
 pub(super) struct Checkpointer {
     due: Option<SyncSender<()>>,
+    /// All but the latest commits are moved.
+    moved: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     /// About how much the log holds since the thread was last woken, bytes.
     written: u64,
@@ -35,15 +40,25 @@ impl Checkpointer {
     /// SQLite's, or the system's where it gives no thread.
     pub(super) fn start(file: &Path) -> Result<Self, String> {
         let connection = Connection::open(file).map_err(|error| error.to_string())?;
-        connection.busy_timeout(HELD_MAX).map_err(|error| error.to_string())?;
         let (due, receiver) = sync_channel(1);
-        let name = "checkpoints".to_owned();
-        let thread = std::thread::Builder::new().name(name).spawn(move || run(&connection, &receiver));
-        Ok(Self { due: Some(due), thread: Some(thread.map_err(|error| error.to_string())?), written: 0 })
+        let (moved, name) = (Arc::new(AtomicBool::new(false)), "checkpoints".to_owned());
+        let says = moved.clone();
+        let thread = std::thread::Builder::new().name(name).spawn(move || run(&connection, &receiver, &says));
+        let thread = Some(thread.map_err(|error| error.to_string())?);
+        Ok(Self { due: Some(due), moved, thread, written: 0 })
     }
 
-    /// Notes a commit of so many bytes.
-    pub(super) fn wrote(&mut self, bytes: u64) {
+    /// Notes a commit of so many bytes through the writer's connection, and begins the log anew when it is time.
+    pub(super) fn wrote(&mut self, bytes: u64, writer: &Connection) {
+        if self.moved.swap(false, Ordering::AcqRel) {
+            let begin_anew = || {
+                writer.busy_timeout(READERS_MAX)?;
+                let moved = checkpoint(writer, "RESTART");
+                writer.busy_timeout(super::sqlite::BUSY_MAX)?;
+                moved
+            };
+            told(begin_anew());
+        }
         self.written += bytes + COMMIT_OVERHEAD;
         if self.written >= LOG_BYTES
             && let Some(due) = &self.due
@@ -63,18 +78,25 @@ impl Drop for Checkpointer {
     }
 }
 
-fn run(connection: &Connection, due: &Receiver<()>) {
+fn run(connection: &Connection, due: &Receiver<()>, moved: &AtomicBool) {
     while due.recv().is_ok() {
-        // First without anybody waiting, which leaves little for the second, which writers wait for.
-        for mode in ["PASSIVE", "RESTART"] {
-            let moved = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-            });
-            match moved {
-                Ok((busy, pages, moved)) => tracing::debug!(mode, busy, pages, moved, "moved the log"),
-                Err(error) => tracing::warn!("moving the journal's log: {error}; it is tried again"),
-            }
-        }
+        told(checkpoint(connection, "PASSIVE"));
+        moved.store(true, Ordering::Release);
+    }
+}
+
+/// Whether somebody was in the way, the pages of the log, and how many of them are moved.
+type Moved = (i64, i64, i64);
+
+fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<Moved> {
+    let ask = format!("PRAGMA wal_checkpoint({mode})");
+    connection.query_row(&ask, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+}
+
+fn told(moved: rusqlite::Result<Moved>) {
+    match moved {
+        Ok((busy, pages, moved)) => tracing::debug!(busy, pages, moved, "moved the journal's log"),
+        Err(error) => tracing::warn!("moving the journal's log: {error}; it is tried again"),
     }
 }
 
@@ -95,7 +117,7 @@ pub(super) fn reserve_log(connection: &Connection, log: &Path) -> rusqlite::Resu
          COMMIT;
          DROP TABLE filler;"
     ))?;
-    connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
+    checkpoint(connection, "RESTART").map(|_| ())
 }
 
 #[cfg(test)]

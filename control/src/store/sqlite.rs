@@ -3,6 +3,7 @@
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
@@ -22,6 +23,9 @@ const MIGRATIONS: [&str; 1] = ["
         PRIMARY KEY (upto, part));
     CREATE TABLE ended (job INTEGER PRIMARY KEY, body BLOB NOT NULL);
 "];
+
+/// How long one connection waits for another.
+pub(super) const BUSY_MAX: Duration = Duration::from_secs(5);
 
 /// An image is kept in parts of this size, bytes.
 const PART_BYTES: usize = 16 << 20;
@@ -62,9 +66,10 @@ impl SqliteStore {
         let file = folder.join("journal.sqlite");
         let connection = Connection::open(&file).map_err(|error| refused(Doing::Opening, &file, &error))?;
         let tune = format!(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
              PRAGMA wal_autocheckpoint = {LOG_PAGES_MAX}; PRAGMA cache_size = -16384;"
         );
+        connection.busy_timeout(BUSY_MAX).map_err(|error| failed(error.to_string()))?;
         connection.execute_batch(&tune).map_err(|error| refused(Doing::Opening, &file, &error))?;
         let mut store = Self { checkpointer: None, connection, file, secret: [0; 32], _lock: Some(lock) };
         store.migrate()?;
@@ -94,9 +99,7 @@ impl SqliteStore {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&file, flags)
             .map_err(|error| refused(Doing::Opening, &file, &error))?;
-        connection
-            .execute_batch("PRAGMA busy_timeout = 5000")
-            .map_err(|error| refused(Doing::Opening, &file, &error))?;
+        connection.busy_timeout(BUSY_MAX).map_err(|error| refused(Doing::Opening, &file, &error))?;
         let found: i64 = connection
             .query_row("PRAGMA user_version", [], |row| row.get(0))
             .map_err(|error| refused(Doing::Opening, &file, &error))?;
@@ -228,7 +231,7 @@ impl Store for SqliteStore {
         whole().map_err(|error| refused(Doing::Writing, &self.file, &error))?;
         if let Some(checkpointer) = &mut self.checkpointer {
             let ended: usize = batch.ended.iter().map(|(_, body)| body.len()).sum();
-            checkpointer.wrote((batch.body.len() + ended) as u64);
+            checkpointer.wrote((batch.body.len() + ended) as u64, &self.connection);
         }
         Ok(())
     }
@@ -250,7 +253,7 @@ impl Store for SqliteStore {
         };
         whole().map_err(|error| refused(Doing::Writing, &self.file, &error))?;
         if let Some(checkpointer) = &mut self.checkpointer {
-            checkpointer.wrote(image.len() as u64);
+            checkpointer.wrote(image.len() as u64, &self.connection);
         }
         Ok(())
     }
@@ -275,7 +278,7 @@ impl SqliteArchive {
         if self.connection.is_none() {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = Connection::open_with_flags(&self.file, flags)?;
-            connection.execute_batch("PRAGMA busy_timeout = 5000")?;
+            connection.busy_timeout(BUSY_MAX)?;
             self.connection = Some(connection);
         }
         Ok(self.connection.as_ref().expect("it was just opened"))

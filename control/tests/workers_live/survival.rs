@@ -31,6 +31,7 @@ async fn killed_worker_gives_its_jobs_back_at_once() {
         assert!(killed.elapsed() < Duration::from_secs(10), "still {:?}", view.state);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    println!("queued again {:?} after the worker was killed", killed.elapsed());
     drop((standby, done));
     house.close().await;
 }
