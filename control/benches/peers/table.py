@@ -4,22 +4,27 @@ import re
 import statistics
 import sys
 
+STAGE = re.compile(r"^=+ (\w+)")
 HEADING = re.compile(r"^-- (.*)")
-RUN = re.compile(r"^(?:\w+ )?(closed|open|batch) (\d+)(.*?):? .*?([\d.]+) jobs/s(.*)")
+RUN = re.compile(r"^(?:\w+ )?(closed|open|batch) (\d+)((?: \w+=\d+)*): .*?([\d.]+) jobs/s(.*)")
 LATENCY = re.compile(r"p50=\s*([\d.]+).*?p99=\s*([\d.]+)")
 
 
 def read(path):
     """(program, mode, amount, detail) -> [(rate, p50, p99)], in order of appearance."""
-    runs, program, last = {}, None, None
+    runs, stage, program, last = {}, "", None, None
     for line in open(path, encoding="utf-8"):
+        if found := STAGE.match(line):
+            stage, last = found[1], None
+            continue
         if heading := HEADING.match(line):
             program, last = heading[1].strip(), None
+            if not program.startswith(("headroom", stage)):
+                program = f"{stage}, {program}"
             continue
         if found := RUN.match(line):
             mode, amount, detail, rate, rest = found.groups()
-            detail = " ".join(re.findall(r"\w+=\w+(?= |:|$)", detail)) if "=" in detail else ""
-            last = runs.setdefault((program, mode, int(amount), detail), [])
+            last = runs.setdefault((program, mode, int(amount), detail.strip()), [])
             last.append([float(rate), None, None])
             line = rest
         if last and last[-1][1] is None and (found := LATENCY.search(line)):
