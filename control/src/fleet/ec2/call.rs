@@ -105,8 +105,8 @@ pub enum Life {
 /// Why a call gave nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CloudError {
-    /// EC2 refused; nothing was done.
-    #[error("EC2 refused")]
+    /// It was refused; nothing was done.
+    #[error("AWS refused: {0:?}")]
     Refused(LaunchRefusal),
     /// Too many calls; nothing was done.
     #[error("EC2 asks for fewer calls (RequestLimitExceeded)")]
