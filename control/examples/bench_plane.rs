@@ -7,7 +7,7 @@ use control::api::Limits;
 use control::command::LaunchToken;
 use control::fleet::{Answered, FleetSettings, LaunchError, Own, Provider, ProviderError};
 use control::plane::Patience;
-use control::service::{Making, Service, ServiceSettings};
+use control::service::{Crew, Service, ServiceSettings};
 use control::worker::{Address, SleepRunner, Stop, Worker, WorkerSettings};
 use policy::model::PoolId;
 
@@ -96,11 +96,10 @@ async fn serve(folder: &str, address: &str, scenario: &str) {
         text: None,
         traces: None,
     };
-    let crew = |_| -> Making<'static> {
-        let manual: Arc<dyn Provider> = Arc::new(Manual);
-        Box::pin(std::future::ready(Ok(vec![manual].into())))
-    };
-    let service = Service::start(settings, &loaded.scenario, Box::new(crew)).await.expect("a plane");
+    let manual: Arc<dyn Provider> = Arc::new(Manual);
+    let service = Service::start(settings, &loaded.scenario, Box::new(|_| Crew::of(vec![manual])))
+        .await
+        .expect("a plane");
     eprintln!("ready at {} in {:?}, {:?}", service.address, service.started_in, service.recovery);
     let _ = service
         .run(async {

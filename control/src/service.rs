@@ -123,12 +123,16 @@ pub struct Crew {
     /// One per pool.
     pub providers: Vec<Arc<dyn Provider>>,
     /// Run beside it until they end or the plane does: warnings, prices, queues.
-    pub tasks: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    pub tasks: Vec<Task>,
 }
 
-impl From<Vec<Arc<dyn Provider>>> for Crew {
-    fn from(providers: Vec<Arc<dyn Provider>>) -> Self {
-        Self { providers, tasks: Vec::new() }
+/// Work that runs beside a plane.
+pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Crew {
+    /// Providers that are there already, and nothing else.
+    pub fn of(providers: Vec<Arc<dyn Provider>>) -> Making<'static> {
+        Box::pin(std::future::ready(Ok(Self { providers, tasks: Vec::new() })))
     }
 }
 

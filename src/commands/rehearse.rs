@@ -10,7 +10,7 @@ use control::fleet::{Fate, Fates, FleetSettings, Loss, Provider, Rehearsal};
 use control::journal::ScenarioText;
 use control::objects::{ObjectSettings, Place};
 use control::plane::Patience;
-use control::service::{End, Making, Opening, Service, ServiceError, ServiceSettings, join_token};
+use control::service::{Crew, End, Making, Opening, Service, ServiceError, ServiceSettings, join_token};
 use control::shell::Handle;
 use control::submission::Submission;
 use control::worker::Address;
@@ -226,14 +226,15 @@ async fn play(
             what: "joining".into(),
             error: std::io::Error::other(error),
         });
-        let crew = made.map(|address| {
-            let fates = Box::new(Market::new(&of_providers));
-            let rehearsal = Rehearsal::new(address, of_providers.clone(), opening.news, fates);
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(rehearsal.clone());
-            let provider: Arc<dyn Provider> = Arc::new(rehearsal);
-            vec![provider; of_providers.system.pools.len()].into()
-        });
-        Box::pin(std::future::ready(crew))
+        let address = match made {
+            Ok(address) => address,
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
+        };
+        let fates = Box::new(Market::new(&of_providers));
+        let rehearsal = Rehearsal::new(address, of_providers.clone(), opening.news, fates);
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(rehearsal.clone());
+        let provider: Arc<dyn Provider> = Arc::new(rehearsal);
+        Crew::of(vec![provider; of_providers.system.pools.len()])
     };
     let service = Service::start(settings, &scenario, Box::new(crew))
         .await

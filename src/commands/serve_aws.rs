@@ -8,7 +8,7 @@ use control::api::key_file;
 use control::fleet::Provider;
 use control::fleet::ec2::Ec2Settings;
 use control::ingress::Tenant;
-use control::service::{Opening, ServiceError};
+use control::service::{Opening, ServiceError, Task};
 use policy::model::System;
 
 use super::serve_crew::ProviderKind;
@@ -55,10 +55,8 @@ struct IngressPlan {
 #[derive(Default)]
 pub(crate) struct Amazon {
     pub(crate) provider: Option<Arc<dyn Provider>>,
-    pub(crate) tasks: Tasks,
+    pub(crate) tasks: Vec<Task>,
 }
-
-type Tasks = Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 impl AwsArgs {
     /// Reads and checks; nothing is asked of Amazon.
@@ -161,12 +159,11 @@ mod opened {
     /// Opens what is wished. Amazon is asked for the first time when the plane launches or compares.
     pub(crate) async fn open(plan: &AwsPlan, opening: Opening) -> Result<Amazon, ServiceError> {
         let mut amazon = Amazon::default();
-        let reach = Reach::default();
         let Opening { rules, handle, news, launches, epoch, stop, .. } = opening;
         if let Some(settings) = &plan.ec2 {
+            let reach = Reach { region: settings.region.clone(), ..Reach::default() };
             let provider = aws::open(settings, &reach, &rules, &launches, epoch == 1).await?;
             if let Some(queue) = &settings.notice_queue {
-                let reach = settings.region.as_ref().map_or(reach.clone(), |region| reach.region(region));
                 let client = reach.sqs().await;
                 let run = warnings::run(client, queue.clone(), provider.clone(), news, stop.clone());
                 amazon.tasks.push(Box::pin(run));
@@ -176,7 +173,7 @@ mod opened {
             amazon.tasks.push(Box::pin(watch.run(stop.clone())));
         }
         if let Some(wish) = &plan.ingress {
-            let client = reach.sqs().await;
+            let client = Reach::default().sqs().await;
             let settings = SqsSettings {
                 queue: wish.queue.clone(),
                 results: wish.results.clone(),

@@ -20,7 +20,7 @@ pub(super) const LOG_PAGES_MAX: u32 = 65_536;
 /// How long the writer waits for readers of the log before it begins anew; those that hold it up longer get another round.
 const READERS_MAX: Duration = Duration::from_millis(20);
 
-/// What a page of the log costs beside the bytes of a commit: parts of pages at both ends, and the tables' own.
+/// What a commit costs in the log beside its bytes: parts of pages at both ends, and the tables' own pages.
 const COMMIT_OVERHEAD: u64 = 4 * 4096;
 
 /// The thread, as the writer sees it.

@@ -11,7 +11,7 @@ use control::fleet::{FleetSettings, ManualProvider, Provider};
 use control::ha::{HaEnd, HaSettings, Standby};
 use control::journal::ScenarioText;
 use control::plane::{Patience, Rules};
-use control::service::{Making, ServiceSettings};
+use control::service::{Crew, ServiceSettings};
 use control::worker::{Address, SleepRunner, Stop, Worker, WorkerSettings};
 use scenarios::scenario::Scenario;
 
@@ -266,12 +266,9 @@ pub(crate) fn lead() -> ! {
             tokio::signal::unix::signal(kind).expect("a signal").recv().await;
             asked.send_replace(true);
         });
-        let crew = |_| -> Making<'static> {
-            let manual: Arc<dyn Provider> = Arc::new(ManualProvider);
-            Box::pin(std::future::ready(Ok(vec![manual].into())))
-        };
+        let manual: Arc<dyn Provider> = Arc::new(ManualProvider);
         let standby = Standby::start(settings, service, &scenario).await?;
-        standby.run(&scenario, Box::new(crew), wants_end).await
+        standby.run(&scenario, Box::new(|_| Crew::of(vec![manual])), wants_end).await
     });
     tracing::info!("ends: {end:?}");
     std::process::exit(match end {

@@ -10,7 +10,7 @@ use control::number::JobNumber;
 use control::objects::ObjectSettings;
 use control::plane::Patience;
 use control::protocol::{Hello, PROTOCOL_VERSION, Report, Start, ToWorker};
-use control::service::{Making, Service, ServiceSettings};
+use control::service::{Crew, Service, ServiceSettings};
 use control::webhook::WebhookSettings;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -111,11 +111,10 @@ impl House {
             text: None,
             traces: None,
         };
-        let crew = |_| -> Making<'static> {
-            let manual: std::sync::Arc<dyn Provider> = std::sync::Arc::new(ManualProvider);
-            Box::pin(std::future::ready(Ok(vec![manual].into())))
-        };
-        let service = Service::start(settings, &scenario, Box::new(crew)).await.expect("a service");
+        let manual: std::sync::Arc<dyn Provider> = std::sync::Arc::new(ManualProvider);
+        let service = Service::start(settings, &scenario, Box::new(|_| Crew::of(vec![manual])))
+            .await
+            .expect("a service");
         Self { folder, service, keys, client: Client::builder().no_proxy().build().expect("a client") }
     }
 

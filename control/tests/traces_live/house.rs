@@ -11,7 +11,7 @@ use control::fleet::{FleetSettings, ManualProvider, Provider};
 use control::number::JobNumber;
 use control::objects::ObjectSettings;
 use control::plane::Patience;
-use control::service::{Making, Service, ServiceSettings};
+use control::service::{Crew, Service, ServiceSettings};
 use control::trace::{TraceSettings, WorkTraces};
 use control::webhook::WebhookSettings;
 use control::worker::{
@@ -104,11 +104,10 @@ impl House {
             text: None,
             traces,
         };
-        let crew = |_| -> Making<'static> {
-            let manual: Arc<dyn Provider> = Arc::new(ManualProvider);
-            Box::pin(std::future::ready(Ok(vec![manual].into())))
-        };
-        let service = Service::start(settings, &scenario, Box::new(crew)).await.expect("a service");
+        let manual: Arc<dyn Provider> = Arc::new(ManualProvider);
+        let service = Service::start(settings, &scenario, Box::new(|_| Crew::of(vec![manual])))
+            .await
+            .expect("a service");
         Self { folder, service, client: Client::builder().no_proxy().build().expect("a client") }
     }
 
