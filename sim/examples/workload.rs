@@ -1,8 +1,9 @@
 //! The two benchmark workloads through the whole product path, one JSON line each, as the peer programs print theirs.
 //!
-//! `cargo run --release -p sim --example workload -- w1|w2 JOBS-OR-REPLICATIONS [engine|recurrence] [THREADS]`
+//! `cargo run --release -p sim --example workload -- w1|w2 JOBS-OR-REPLICATIONS [engine|stepwise|recurrence] [THREADS]`
 //!
 //! W1 makes one run of so many jobs for each thread; W2 shares its replications of 1200 s out among the threads.
+//! `stepwise` is the engine with an event of its own for every transfer and every computation.
 
 #![allow(clippy::disallowed_types, reason = "it measures how long the simulator takes")]
 
@@ -35,7 +36,9 @@ impl Ask {
         Some(Self {
             workload: ["w1", "w2"].into_iter().find(|name| text(0) == Some(name))?,
             size: number(1, 10_000_000)?,
-            method: ["engine", "recurrence"].into_iter().find(|name| text(2).unwrap_or("engine") == *name)?,
+            method: ["engine", "stepwise", "recurrence"]
+                .into_iter()
+                .find(|name| text(2).unwrap_or("engine") == *name)?,
             threads: number(3, 1)?.max(1),
         })
     }
@@ -53,7 +56,11 @@ impl Ask {
             return recurrence::run(scenario, &inputs, number).expect("the model is valid");
         }
         let replication = Replication::new(scenario, &inputs, number, Keep::Statistics);
-        replication.expect("the model is valid").run().expect("no invariant is checked")
+        let mut replication = replication.expect("the model is valid");
+        if self.method == "stepwise" {
+            replication = replication.stepwise();
+        }
+        replication.run().expect("no invariant is checked")
     }
 }
 
@@ -68,7 +75,7 @@ struct Sums {
 
 fn main() -> ExitCode {
     let Some(ask) = Ask::read() else {
-        eprintln!("usage: workload w1|w2 JOBS-OR-REPLICATIONS [engine|recurrence] [THREADS]");
+        eprintln!("usage: workload w1|w2 JOBS-OR-REPLICATIONS [engine|stepwise|recurrence] [THREADS]");
         return ExitCode::from(2);
     };
     let runs = if ask.workload == "w1" { ask.threads } else { ask.size };

@@ -135,7 +135,7 @@ pub fn mmc(rate_per_s: f64, servers: u32, jobs: u64, seed: u64) -> Scenario {
 }
 
 /// W2 of the benchmarks: a delay and two pools of 180 in tandem, 300 requests per second for `horizon`; downloads and
-/// uploads are transfers through a storage tier, eight events per request.
+/// uploads are transfers through a storage tier: an arrival and seven steps per request.
 pub fn lyrebird_benchmark(horizon: Duration, seed: u64) -> Scenario {
     let law = |mean_ms, cv| Law::Lognormal { mean: Duration::from_millis(mean_ms), cv };
     let stations = [

@@ -116,6 +116,44 @@ fn what_is_kept_and_checked_changes_nothing() {
     assert_eq!(json(&scenario, &Experiment { outcomes }), statistics, "checked");
 }
 
+/// Three stages of several steps each, on machines that are slow, taken away, and save their work as they go.
+fn restless_pipeline() -> Scenario {
+    let mut scenario = models::lyrebird_benchmark(Duration::from_secs(40), 25);
+    let restless = restless();
+    for (pool, world) in scenario.system.pools.iter_mut().zip(&mut scenario.pools) {
+        pool.offering.capacity_type = CapacityType::Spot;
+        pool.speed_factor = 1.1;
+        world.startup.boot = Law::Exponential { mean: Duration::from_secs(2) };
+        world.interruption.hazard_per_hour = 300.0;
+        world.interruption.notice = Duration::from_millis(200);
+        world.interruption.notice_missed = Ratio::new(0.3).unwrap();
+    }
+    scenario.system.policies.purchase = Purchase::PoolOrder;
+    scenario.system.policies.retry = restless.system.policies.retry;
+    for (stage, work) in scenario.system.stages.iter_mut().zip(&mut scenario.stages) {
+        stage.lease = Some(Duration::from_millis(900));
+        work.failure = 0.02;
+        work.checkpoint = Some(Duration::from_millis(100));
+    }
+    scenario.clients.patience = restless.clients.patience;
+    scenario
+}
+
+#[test]
+fn a_stage_passed_at_its_end_leaves_what_its_steps_leave_one_by_one() {
+    let scenario = restless_pipeline();
+    let replication = || Replication::new(&scenario, &Inputs::default(), 0, Keep::Records).unwrap();
+    let (mut chained, mut stepwise) = (replication().run().unwrap(), replication().stepwise().run().unwrap());
+    let [few, many] = [chained.events, stepwise.events];
+    assert!(few * 3 < many * 2, "fewer events: {few} and {many}");
+    assert!(stepwise.stages.iter().any(|stage| stage.retries > 100), "work is revoked and done again");
+    assert!(stepwise.unfinished + stepwise.jobs.done > 5_000, "{:?}", stepwise.jobs);
+    for outcome in [&mut chained, &mut stepwise] {
+        outcome.events = 0;
+    }
+    assert_eq!(format!("{chained:?}"), format!("{stepwise:?}"));
+}
+
 #[test]
 fn another_seed_gives_another_run() {
     let mut scenario = restless();

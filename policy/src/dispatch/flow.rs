@@ -288,7 +288,8 @@ impl Dispatcher {
         if result == StageResult::Done && job.stage.index() + 1 == self.stages.len() {
             // Removed before its slot goes on, while it is at hand; what is said of it comes after.
             let left = job.left(now);
-            let ended = self.jobs.remove(slot, JobOutcome::Done, left.held);
+            let ended = job.end(slot, JobOutcome::Done, left.held);
+            self.jobs.free.push(slot);
             self.vacate_slot(now, left, true, out);
             return self.say_end(left.group, ended, out);
         }

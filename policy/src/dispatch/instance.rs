@@ -224,7 +224,7 @@ impl PoolState {
     }
 
     /// Notes that one slot of a ready instance is free again; `busy` is the count before.
-    #[inline]
+    #[inline(always)]
     pub(super) fn vacate(&mut self, seat: u32, kind: usize, busy: u16) {
         let free = self.slots[kind] - busy;
         if free > 0 {

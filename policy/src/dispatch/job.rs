@@ -163,11 +163,15 @@ impl Job {
         left
     }
 
-    /// What is said of its end; `served` nanoseconds are not counted yet.
+    /// Leaves its slot of the table, and says what became of it; `served` nanoseconds are not counted yet. The slot is free once
+    /// the table knows.
     #[inline(always)]
-    fn ended(&self, slot: u32, outcome: JobOutcome, served: u64) -> Ended {
+    pub(super) fn end(&mut self, slot: u32, outcome: JobOutcome, served: u64) -> Ended {
+        let generation = self.generation;
+        self.state = JobState::Free;
+        self.generation = generation.wrapping_add(1);
         Ended {
-            job: JobId { slot, generation: self.generation },
+            job: JobId { slot, generation },
             tag: self.tag,
             outcome,
             class: self.class,
@@ -244,10 +248,7 @@ impl Jobs {
     /// Frees a slot and says what became of its job; `served` nanoseconds of it are not counted yet.
     #[inline(always)]
     pub(super) fn remove(&mut self, slot: u32, outcome: JobOutcome, served: u64) -> Ended {
-        let job = &mut self.slots[slot as usize];
-        let ended = job.ended(slot, outcome, served);
-        job.state = JobState::Free;
-        job.generation = job.generation.wrapping_add(1);
+        let ended = self.slots[slot as usize].end(slot, outcome, served);
         self.free.push(slot);
         ended
     }
@@ -265,6 +266,11 @@ impl Jobs {
 
     pub(super) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// A slot is added only where none is free, so the slab is as long as it was ever full.
+    pub(super) fn len_max(&self) -> usize {
+        self.slots.len()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Job)> {

@@ -285,6 +285,11 @@ impl Dispatcher {
         self.jobs.len()
     }
 
+    /// Most jobs in the system at once so far; one that is turned away counts while it is judged.
+    pub fn jobs_in_system_max(&self) -> usize {
+        self.jobs.len_max()
+    }
+
     /// The system it was made for.
     pub fn system(&self) -> &System {
         &self.system

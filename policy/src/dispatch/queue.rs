@@ -91,7 +91,7 @@ impl Queue {
     }
 
     /// Takes the job whose turn it is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn pop(&mut self, jobs: &mut Jobs) -> Option<u32> {
         if self.len == 0 {
             return None;

@@ -183,6 +183,12 @@ impl<P: Copy> Calendar<P> {
         Some((first.at, class_of(first.order)))
     }
 
+    /// The next event after [`Calendar::peek`] has found it.
+    #[inline(always)]
+    pub fn first(&self) -> Option<P> {
+        self.today.last().map(|entry| entry.payload)
+    }
+
     /// Takes the next event.
     #[inline(always)]
     pub fn pop(&mut self) -> Option<(u64, P)> {

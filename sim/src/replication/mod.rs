@@ -28,9 +28,6 @@ const DRAIN_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Job rows kept; beyond, a uniform sample of this size stands for all.
 pub const JOB_ROWS_MAX: usize = 200_000;
 
-/// Events between two looks at how many jobs are inside.
-const LOOK_EVERY: u64 = 256;
-
 /// Marks the numbers of jobs that were asked for again.
 const REASKED: u64 = 1 << 63;
 
@@ -79,9 +76,10 @@ pub struct Replication<'a> {
     arrivals: ArrivalFeed,
     world: World<'a>,
     next_tag: u64,
-    check_every: Option<u64>,
-    /// The number of events at which to look next.
-    look_at: u64,
+    /// Number of events between two checks of the invariants; 0 where nobody asked.
+    check_every: u64,
+    /// The number of events at which they are checked next.
+    check_at: u64,
 }
 
 impl<'a> Replication<'a> {
@@ -100,14 +98,21 @@ impl<'a> Replication<'a> {
         let dispatcher = Dispatcher::new(scenario.system.clone(), chance, &mut world)?;
         world.is_regional = dispatcher.is_regional();
         let arrivals = ArrivalFeed::new(scenario, inputs, replication)?;
-        Ok(Self { dispatcher, arrivals, world, next_tag: 0, check_every: None, look_at: LOOK_EVERY })
+        Ok(Self { dispatcher, arrivals, world, next_tag: 0, check_every: 0, check_at: 0 })
     }
 
     /// Checks every invariant each `events` events; for tests.
     #[must_use]
     pub fn checked(mut self, events: u64) -> Self {
-        self.check_every = Some(events.max(1));
-        self.look_at = LOOK_EVERY.min(events.max(1));
+        self.check_every = events.max(1);
+        self.check_at = self.check_every;
+        self
+    }
+
+    /// Gives every step an event of its own, also where one event at the end of a stage would do.
+    #[must_use]
+    pub fn stepwise(mut self) -> Self {
+        self.world.pipeline.unchain();
         self
     }
 
@@ -145,8 +150,9 @@ impl<'a> Replication<'a> {
                 self.feed_fleet(Input::TimeReached);
             }
             self.world.outcome.events += 1;
-            if self.world.outcome.events == self.look_at {
-                self.look()?;
+            if self.world.outcome.events == self.check_at {
+                self.check_at += self.check_every;
+                self.dispatcher.check()?;
             }
         }
         self.finish(horizon)
@@ -155,26 +161,6 @@ impl<'a> Replication<'a> {
     /// Whether no job is inside and no client will ask again.
     fn is_empty(&self) -> bool {
         self.dispatcher.jobs_in_system() == 0 && self.world.reasks.len() == 0
-    }
-
-    /// Looks at the population, and at the invariants where that is asked for.
-    #[inline(never)]
-    fn look(&mut self) -> Result<(), SimError> {
-        let events = self.world.outcome.events;
-        if events.is_multiple_of(LOOK_EVERY) {
-            self.note_population();
-        }
-        let every = self.check_every.unwrap_or(LOOK_EVERY);
-        if self.check_every.is_some() && events.is_multiple_of(every) {
-            self.dispatcher.check()?;
-        }
-        self.look_at = (events + 1).next_multiple_of(LOOK_EVERY).min((events + 1).next_multiple_of(every));
-        Ok(())
-    }
-
-    fn note_population(&mut self) {
-        let inside = self.dispatcher.jobs_in_system() as u64;
-        self.world.outcome.in_system_max = self.world.outcome.in_system_max.max(inside);
     }
 
     fn start(&mut self) {
@@ -190,7 +176,7 @@ impl<'a> Replication<'a> {
     }
 
     fn finish(mut self, horizon: u64) -> Result<Outcome, SimError> {
-        self.note_population();
+        self.world.outcome.in_system_max = self.dispatcher.jobs_in_system_max() as u64;
         let left: Vec<JobId> = self.dispatcher.live_jobs();
         self.world.outcome.unfinished = left.len() as u64;
         for job in left {
@@ -277,19 +263,21 @@ impl<'a> Replication<'a> {
 
     #[inline(always)]
     fn step_event(&mut self) {
-        let Some((at, event)) = self.world.calendar.pop() else { return };
+        // Looked at before it is taken, so that the frequent kind need not be stored for the others.
+        let Some(Event::StepDone { slot, token }) = self.world.calendar.first() else {
+            return self.rare_event();
+        };
+        let Some((at, _)) = self.world.calendar.pop() else { return };
         self.world.now = at;
-        if let Event::StepDone { slot, token } = event {
-            if let Some(finished) = self.world.step_done(slot, token) {
-                self.feed(finished.into());
-            }
-        } else {
-            self.rare_event(event);
+        if let Some(finished) = self.world.step_done(slot, token) {
+            self.feed(finished.into());
         }
     }
 
     #[inline(never)]
-    fn rare_event(&mut self, event: Event) {
+    fn rare_event(&mut self) {
+        let Some((at, event)) = self.world.calendar.pop() else { return };
+        self.world.now = at;
         match event {
             Event::StepDone { .. } => unreachable!("the loop's own business"),
             Event::Patience { slot, generation } => {

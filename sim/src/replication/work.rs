@@ -8,7 +8,7 @@ use policy::units::random::mix;
 use super::Event;
 use super::world::World;
 use crate::kernel::EventClass;
-use crate::world::WorkKind;
+use crate::world::{CHAIN, WHOLE, WorkKind};
 
 /// A stage of a job that is finished, well or not.
 #[derive(Clone, Copy)]
@@ -38,9 +38,10 @@ impl World<'_> {
         } else {
             self.outcome.stages[stage].retries += 1;
         }
+        let row = &self.pipeline.stages[stage];
         progress.token = started.lease.token;
         progress.stage = stage as u16;
-        progress.step = 0;
+        progress.step = if row.single.is_some() { WHOLE } else { 0 };
         progress.delivery = started.delivery;
         progress.pool = started.pool.map_or(u16::MAX, |pool| pool.0);
         progress.started = self.now;
@@ -48,20 +49,20 @@ impl World<'_> {
             let started = *started;
             return self.call_external(slot, pool, &started);
         }
-        let row = &self.pipeline.stages[stage];
         if let Some(draw) = row.single {
             let time = self.pipeline.draw(slot, draw);
             if time > 0 {
-                self.pipeline.progress[slot as usize].step = u16::MAX;
                 let event = Event::StepDone { slot, token: started.lease.token };
                 return self.calendar.push(self.now.saturating_add(time), EventClass::Completion, event);
             }
+            self.pipeline.progress[slot as usize].step = 0;
         }
+        let row = &self.pipeline.stages[stage];
         if row.steps.is_empty() {
             let finished = self.finish_stage(slot);
             return self.answers.push(finished.into());
         }
-        let first_code = row.first_code;
+        let (first_code, is_chain) = (row.first_code, row.is_chain);
         let factor = if row.is_plain {
             1.0
         } else {
@@ -71,6 +72,9 @@ impl World<'_> {
         let progress = &mut self.pipeline.progress[slot as usize];
         progress.factor = factor as f32;
         progress.code = first_code;
+        if is_chain {
+            return self.begin_chain(slot);
+        }
         if let Some(finished) = self.begin_step(slot) {
             self.answers.push(finished.into());
         }
@@ -83,7 +87,13 @@ impl World<'_> {
         if progress.token != token {
             return None;
         }
-        if progress.step == u16::MAX || self.end_step(slot) {
+        if progress.step >= CHAIN {
+            if progress.step == CHAIN {
+                self.pass_chain(slot);
+            }
+            return Some(self.finish_stage(slot));
+        }
+        if self.end_step(slot) {
             return Some(self.finish_stage(slot));
         }
         self.begin_step(slot)
@@ -115,9 +125,77 @@ impl World<'_> {
         let key = mix(started.tag).wrapping_add(started.stage.index() as u64);
         let sampler = self.external[pool.index()].as_ref();
         let time = sampler.map_or(0, |sampler| sampler.single(key));
-        self.pipeline.progress[slot as usize].step = u16::MAX;
+        self.pipeline.progress[slot as usize].step = WHOLE;
         let event = Event::StepDone { slot, token: started.lease.token };
         self.calendar.push(self.now.saturating_add(time), EventClass::Completion, event);
+    }
+
+    /// Begins all steps of the stage, which nothing looks at until the last has ended.
+    #[inline(always)]
+    fn begin_chain(&mut self, slot: u32) {
+        let mut time = 0_u64;
+        loop {
+            let (step_time, is_last) = self.chain_step(slot);
+            time = time.saturating_add(step_time);
+            let progress = &mut self.pipeline.progress[slot as usize];
+            if is_last {
+                progress.step = CHAIN;
+                break;
+            }
+            progress.step += 1;
+            progress.code += 1;
+        }
+        let token = self.pipeline.progress[slot as usize].token;
+        if time == 0 {
+            self.pass_chain(slot);
+            let finished = self.finish_stage(slot);
+            return self.answers.push(finished.into());
+        }
+        let event = Event::StepDone { slot, token };
+        self.calendar.push(self.now.saturating_add(time), EventClass::Completion, event);
+    }
+
+    /// Time of the present step of a chain, and whether it is the last.
+    #[inline(always)]
+    fn chain_step(&self, slot: u32) -> (u64, bool) {
+        let pipeline = &self.pipeline;
+        let progress = &pipeline.progress[slot as usize];
+        let code = &pipeline.codes[progress.code as usize];
+        let is_slowed = progress.factor != 1.0 || code.has_factors || progress.saved_step == progress.step;
+        let base = match code.draw {
+            Some(draw) => pipeline.draw(slot, draw),
+            None => code.constant_ns,
+        };
+        let base = if is_slowed { self.slowed(slot, base) } else { base };
+        (base + code.payload_ns, code.is_last)
+    }
+
+    /// Passes the steps of a chain that were begun by now, each at its time; one that has not ended becomes the present.
+    #[inline]
+    fn pass_chain(&mut self, slot: u32) {
+        let progress = &mut self.pipeline.progress[slot as usize];
+        let measured = progress.measured;
+        let stage = &self.pipeline.stages[progress.stage as usize];
+        (progress.step, progress.code, progress.step_started) = (0, stage.first_code, progress.started);
+        loop {
+            let (took, is_last) = self.chain_step(slot);
+            let progress = &mut self.pipeline.progress[slot as usize];
+            let code = &mut self.pipeline.codes[progress.code as usize];
+            code.begun += 1;
+            let end = progress.step_started.saturating_add(took);
+            if end > self.now {
+                return;
+            }
+            progress.compute_ns += took * u64::from(code.is_compute);
+            let stat = if measured { code.stat as usize } else { self.tapes.void_transfer() };
+            progress.step += 1;
+            progress.code += 1;
+            progress.step_started = end;
+            self.tapes.note_transfer(&mut self.outcome, stat, took);
+            if is_last {
+                return;
+            }
+        }
     }
 
     /// Begins the present step, and those after it that take no time; says when that finished the stage.
@@ -260,6 +338,10 @@ impl World<'_> {
         if progress.token != lease.token {
             return;
         }
+        if progress.step == CHAIN {
+            self.pass_chain(lease.slot);
+        }
+        let progress = &mut self.pipeline.progress[lease.slot as usize];
         let stage = &self.pipeline.stages[progress.stage as usize];
         if let (Some(every), Some(step)) = (stage.checkpoint, stage.steps.get(progress.step as usize))
             && step.kind == WorkKind::Compute

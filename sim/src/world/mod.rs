@@ -11,6 +11,6 @@ mod storage;
 pub(crate) use clients::{ReaskTable, Reasking};
 pub(crate) use fleet::warm_time;
 pub use fleet::{FleetWorld, LaunchPlan, Loss};
-pub(crate) use pipeline::{Pipeline, WorkKind};
+pub(crate) use pipeline::{CHAIN, Pipeline, WHOLE, WorkKind};
 pub(crate) use storage::StorageWorld;
 pub use storage::TierUse;

@@ -89,18 +89,28 @@ pub(crate) struct StageRow {
     pub(crate) checkpoint: Option<Duration>,
     /// Every time factor but those of its steps is 1: no quality ladder, no neighbours or probes to slow it.
     pub(crate) is_plain: bool,
+    /// How long its steps take is known when they begin, and nothing looks at it before they end: one event at the end
+    /// does, and the steps are passed then, each at its time.
+    pub(crate) is_chain: bool,
     /// The one thing that happens is the draw of a single step that nothing else looks at.
     pub(crate) single: Option<u16>,
 }
 
-/// What a job has done so far.
+/// In place of a step: one event ends the stage, whose steps are passed then.
+pub(crate) const CHAIN: u16 = u16::MAX - 1;
+
+/// In place of a step: one event ends the stage, and there are no steps to pass.
+pub(crate) const WHOLE: u16 = u16::MAX;
+
+/// What a job has done so far. One cache line.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
 pub(crate) struct Progress {
     pub(crate) tag: u64,
     /// Token of the lease under which work goes on; events of older leases are void.
     pub(crate) token: u32,
     pub(crate) stage: u16,
-    /// The present step of its stage; [`u16::MAX`] where one event ends the whole stage.
+    /// The present step of its stage, or [`CHAIN`], or [`WHOLE`].
     pub(crate) step: u16,
     /// The same among all stages' codes.
     pub(crate) code: u16,
@@ -225,6 +235,9 @@ impl Pipeline {
                 }
                 _ => None,
             };
+            let is_chain = steps
+                .iter()
+                .all(|row| row.at_start.is_empty() && row.at_end.is_empty() && !is_limited(scenario, row));
             let first_code = steps_before as u16;
             steps_before += steps.len();
             stages.push(StageRow {
@@ -234,21 +247,15 @@ impl Pipeline {
                 failure: work.failure,
                 checkpoint: work.checkpoint,
                 is_plain,
+                is_chain,
                 single,
             });
         }
-        let is_limited = |row: &StepRow| match row.kind {
-            WorkKind::Transfer { tier, operation, .. } => {
-                let tier = &scenario.tiers[tier as usize];
-                let row = if operation == Operation::Get { &tier.get } else { &tier.put };
-                row.rate_max.is_some()
-            }
-            WorkKind::Compute | WorkKind::Wait => false,
-        };
         let codes = stages.iter().flat_map(|stage| {
             let steps = stage.steps.iter().enumerate();
             steps.map(|(at, row)| {
-                StepCode::new(row, at + 1 == stage.steps.len(), is_limited(row), transfers.len())
+                let is_limited = is_limited(scenario, row);
+                StepCode::new(row, at + 1 == stage.steps.len(), is_limited, transfers.len())
             })
         });
         Self {
@@ -293,6 +300,11 @@ impl Pipeline {
         self.marks.resize((slot + 1) * self.spans, SpanMark::NONE);
     }
 
+    /// Gives every step an event of its own.
+    pub(crate) fn unchain(&mut self) {
+        self.stages.iter_mut().for_each(|stage| stage.is_chain = false);
+    }
+
     /// How often each transfer was begun.
     pub(crate) fn transfers_begun(&self) -> impl Iterator<Item = (usize, Operation, Bytes, u64)> {
         let rows = self.stages.iter().flat_map(|stage| &stage.steps);
@@ -318,6 +330,18 @@ impl Pipeline {
     #[inline(always)]
     pub(crate) fn mark(&mut self, slot: u32, span: u16) -> &mut SpanMark {
         &mut self.marks[slot as usize * self.spans + span as usize]
+    }
+}
+
+/// Whether a step asks a storage tier that limits the rate of requests.
+fn is_limited(scenario: &Scenario, row: &StepRow) -> bool {
+    match row.kind {
+        WorkKind::Transfer { tier, operation, .. } => {
+            let tier = &scenario.tiers[tier as usize];
+            let row = if operation == Operation::Get { &tier.get } else { &tier.put };
+            row.rate_max.is_some()
+        }
+        WorkKind::Compute | WorkKind::Wait => false,
     }
 }
 
