@@ -91,7 +91,7 @@ enum Command {
     /// Teach a model what a handful of pictures shows, as a low-rank adapter.
     #[command(after_long_help = train::EXAMPLES)]
     Train(train::TrainArgs),
-    /// Make an animation on this machine.
+    /// Work for a plane, or make one animation.
     #[command(after_long_help = worker::EXAMPLES)]
     Worker(worker::WorkerArgs),
     /// Run the live control plane of a scenario.

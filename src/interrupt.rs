@@ -23,6 +23,12 @@ pub(crate) fn ask_instead(request: impl Fn() + Send + 'static) {
     *REQUEST.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(request));
 }
 
+/// From now on an interrupt ends the program again.
+#[cfg(feature = "live")]
+pub(crate) fn end_again() {
+    *REQUEST.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
 /// Starts to listen. Where no handler can be set, the system's own one ends the program.
 pub(crate) fn watch() {
     let _ = ctrlc::set_handler(|| {

@@ -9,12 +9,16 @@ pub(crate) mod completions;
 mod day;
 pub(crate) mod device;
 #[cfg(feature = "live")]
+mod ec2_pools;
+#[cfg(feature = "live")]
 pub(crate) mod fidelity;
 pub(crate) mod inputs;
 #[cfg(feature = "live")]
 pub(crate) mod keys;
 #[cfg(feature = "live")]
 mod log;
+#[cfg(feature = "live")]
+mod market;
 pub(crate) mod model_args;
 mod overrides;
 pub(crate) mod parquet_rows;
@@ -26,6 +30,8 @@ pub(crate) mod prices;
 pub(crate) mod profile;
 #[cfg(feature = "live")]
 pub(crate) mod rehearse;
+#[cfg(feature = "live")]
+mod rehearse_cloud;
 #[cfg(feature = "live")]
 mod rehearse_remote;
 #[cfg(feature = "live")]

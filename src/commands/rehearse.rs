@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
-use control::fleet::{Fate, Fates, FleetSettings, Loss, Provider, Rehearsal};
+use control::fleet::{FleetSettings, Rehearsal};
 use control::journal::ScenarioText;
 use control::objects::{ObjectSettings, Place};
 use control::plane::Patience;
@@ -14,17 +14,17 @@ use control::service::{Crew, End, Making, Opening, Service, ServiceError, Servic
 use control::shell::Handle;
 use control::submission::Submission;
 use control::worker::Address;
-use policy::model::{InstanceId, PoolId};
 use scenarios::scenario::{Scenario, compressed};
 use sim::world::arrivals::{Arrival, ArrivalFeed};
-use sim::world::{FleetWorld, LaunchPlan};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::day::Day;
 use super::fidelity::{Fidelity, compare};
 use super::inputs::{load_inputs, load_scenario};
+use super::market::{Market, shocks};
 use super::overrides;
+use super::rehearse_cloud::Cloud;
 use super::rehearse_remote;
 use super::replay::REPLICATIONS;
 use super::run_args::{OverrideArgs, duration_ns};
@@ -37,6 +37,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   headroom rehearse launch.toml --compress 60 --duration 2min      an hour of the plan takes a minute
   headroom rehearse quickstart.toml --workers 40 --duration 10min --data rehearsal
+  headroom rehearse launch.toml --ec2 ec2.toml --compress 60       its machines are instances of EC2 too (docs/aws.md)
   headroom rehearse launch.toml --against https://plane.example --key hr_...
 
 Without --against a plane is started in this process, with workers that only take the scenario's time; machines boot, are
@@ -83,6 +84,10 @@ pub(crate) struct RehearseArgs {
     /// How long jobs are sent, on the wall clock; the scenario's horizon at most.
     #[arg(long, value_name = "DURATION", value_parser = duration_ns)]
     duration: Option<u64>,
+    /// Launch the machines of the pools in this file on EC2 too, and end them; their workers are played all the same. They cost
+    /// money unless AWS_ENDPOINT_URL names a stand-in.
+    #[arg(long, value_name = "FILE", conflicts_with = "against")]
+    ec2: Option<PathBuf>,
     /// Keep the plane's journal in this folder, which must be new.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -181,10 +186,11 @@ fn locally(
         )
         .with_help("name a new folder: a rehearsal begins with an empty journal"));
     }
+    let cloud = Cloud::wished(args.ec2.as_deref(), &scenario.system)?;
     let temporary = tempfile::tempdir().map_err(|error| failed("rehearse::folder", error.to_string()))?;
     let folder = args.data.clone().unwrap_or_else(|| temporary.path().to_owned());
     let unfinished = interrupt::Unfinished::new(temporary.path());
-    runtime.block_on(play(&folder, scenario.clone(), text, args, screen))?;
+    runtime.block_on(play(&folder, scenario.clone(), text, args, &cloud, screen))?;
     let mut day = Day::open(&folder, None, screen)?;
     let found = compare(&day.traffic()?, day.recorded(), scenario, false, None)?;
     drop(unfinished);
@@ -197,6 +203,7 @@ async fn play(
     scenario: Scenario,
     text: ScenarioText,
     args: &RehearseArgs,
+    cloud: &Cloud,
     screen: &Screen,
 ) -> Result<(), Failure> {
     let settings = ServiceSettings {
@@ -219,7 +226,7 @@ async fn play(
         .map_err(|error| Failure::new(Status::InvalidInput, "rehearse::trace", error.to_string()))?;
     let played = Arc::new(Mutex::new(None));
     let slot = played.clone();
-    let of_providers = scenario.clone();
+    let (of_providers, of_cloud) = (scenario.clone(), cloud.clone());
     let crew = move |opening: Opening| -> Making<'static> {
         let url = format!("http://{}", opening.address);
         let made = Address::new(&url, &join_token(&opening.rules), None).map_err(|error| ServiceError::Io {
@@ -231,10 +238,12 @@ async fn play(
             Err(error) => return Box::pin(std::future::ready(Err(error))),
         };
         let fates = Box::new(Market::new(&of_providers));
-        let rehearsal = Rehearsal::new(address, of_providers.clone(), opening.news, fates);
+        let rehearsal = Rehearsal::new(address, of_providers.clone(), opening.news.clone(), fates);
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(rehearsal.clone());
-        let provider: Arc<dyn Provider> = Arc::new(rehearsal);
-        Crew::of(vec![provider; of_providers.system.pools.len()])
+        let cloud = of_cloud.clone();
+        Box::pin(async move {
+            Ok(Crew { providers: cloud.providers(opening, rehearsal).await?, tasks: Vec::new() })
+        })
     };
     let service = Service::start(settings, &scenario, Box::new(crew))
         .await
@@ -246,28 +255,48 @@ async fn play(
         let _ = wants_end.wait_for(|end| *end).await;
     }));
     let shocks = rehearsal.map(|rehearsal| tokio::spawn(shocks(rehearsal)));
-    wait_ready(&handle, &scenario).await?;
-    let horizon = Duration::from_nanos(scenario.run.horizon.as_nanos());
-    screen.note(&format!("jobs are sent for {:.1} s", horizon.as_secs_f64()));
-    let began = Instant::now();
-    let late = send(&handle, feed, &args.payload).await?;
-    tokio::time::sleep_until(began + horizon).await;
-    drain(&handle, began.elapsed(), screen).await;
+    let mut interrupted = cloud.interrupted();
+    let day = tokio::select! {
+        day = whole_day(&handle, &scenario, feed, &args.payload, screen) => day,
+        Ok(_) = interrupted.wait_for(|asked| *asked) => {
+            Err(Failure::new(Status::Interrupted, "rehearse::interrupted", "the rehearsal was interrupted"))
+        }
+    };
     if let Some(shocks) = shocks {
         shocks.abort();
     }
+    asked.send_replace(true);
+    let end = match plane.await {
+        Ok(End::Asked) => Ok(()),
+        Ok(End::Failed(error)) => Err(failed("rehearse::journal", error.to_string())),
+        Ok(End::Panicked) | Err(_) => Err(failed("rehearse::bug", "the plane ended by a bug".to_owned())),
+    };
+    // Whatever happened, nothing must go on costing money.
+    cloud.close(screen).await.and(day).and(end)
+}
+
+/// The clients' day: from the first machines until every job has ended.
+async fn whole_day(
+    handle: &Handle,
+    scenario: &Scenario,
+    feed: ArrivalFeed,
+    payload: &str,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    wait_ready(handle, scenario).await?;
+    let horizon = Duration::from_nanos(scenario.run.horizon.as_nanos());
+    screen.note(&format!("jobs are sent for {:.1} s", horizon.as_secs_f64()));
+    let began = Instant::now();
+    let late = send(handle, feed, payload).await?;
+    tokio::time::sleep_until(began + horizon).await;
+    drain(handle, began.elapsed(), screen).await;
     if late > Duration::from_millis(50) {
         screen.warn(&format!(
             "this machine was too busy: a job was sent {:.0} ms late",
             late.as_secs_f64() * 1e3
         ));
     }
-    asked.send_replace(true);
-    match plane.await {
-        Ok(End::Asked) => Ok(()),
-        Ok(End::Failed(error)) => Err(failed("rehearse::journal", error.to_string())),
-        Ok(End::Panicked) | Err(_) => Err(failed("rehearse::bug", "the plane ended by a bug".to_owned())),
-    }
+    Ok(())
 }
 
 fn failed(code: &'static str, message: String) -> Failure {
@@ -356,82 +385,4 @@ async fn drain(handle: &Handle, took: Duration, screen: &Screen) {
             Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
-}
-
-/// The simulator's market, on the wall clock.
-struct Market {
-    world: FleetWorld,
-    began: Instant,
-    /// Machines that each pool has from the start and that were not launched yet.
-    initial: Vec<u32>,
-}
-
-impl Market {
-    fn new(scenario: &Scenario) -> Self {
-        let pools = &scenario.system.pools;
-        let inputs = sim::inputs::Inputs { traces: Vec::new(), availability: vec![None; pools.len()] };
-        Self {
-            world: FleetWorld::new(scenario, &inputs, 0),
-            began: Instant::now(),
-            initial: pools.iter().map(|pool| pool.count_initial).collect(),
-        }
-    }
-}
-
-impl Fates for Market {
-    fn launch(&mut self, machine: u32, pool: PoolId) -> Fate {
-        let elapsed = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let now = policy::units::Instant::from_nanos(elapsed);
-        let left = &mut self.initial[pool.index()];
-        let is_initial = *left > 0;
-        *left = left.saturating_sub(1);
-        match self.world.launch(now, InstanceId(machine), pool, is_initial) {
-            LaunchPlan::Refused { after } => Fate::Refused { after: Duration::from_nanos(after) },
-            LaunchPlan::Starts { booted, ready, lost } => Fate::Starts {
-                booted: Duration::from_nanos(booted),
-                ready: Duration::from_nanos(ready),
-                lost: lost.map(|loss| Loss {
-                    // Ages away is never.
-                    after: Duration::from_nanos(loss.after).min(Duration::from_secs(30 * 86_400)),
-                    notice: Duration::from_nanos(loss.notice),
-                }),
-            },
-        }
-    }
-
-    fn gone(&mut self, machine: u32, pool: PoolId) {
-        self.world.gone(InstanceId(machine), pool);
-    }
-
-    fn groups(&self) -> usize {
-        self.world.shock_groups()
-    }
-
-    fn next_shock(&mut self, group: usize) -> Option<Duration> {
-        self.world.next_shock(group).map(Duration::from_nanos)
-    }
-
-    fn shock(&mut self, group: usize) -> Vec<(u32, Duration)> {
-        let elapsed = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let taken = self.world.shock(policy::units::Instant::from_nanos(elapsed), group);
-        taken.into_iter().map(|(id, _, notice)| (id.0, Duration::from_nanos(notice))).collect()
-    }
-}
-
-/// Shakes the market as the scenario says.
-async fn shocks(rehearsal: Rehearsal) {
-    let groups = rehearsal.with_fates(|fates| fates.groups());
-    let mut all = tokio::task::JoinSet::new();
-    for group in 0..groups {
-        let rehearsal = rehearsal.clone();
-        all.spawn(async move {
-            while let Some(after) = rehearsal.with_fates(|fates| fates.next_shock(group)) {
-                tokio::time::sleep(after.min(Duration::from_secs(30 * 86_400))).await;
-                for (machine, notice) in rehearsal.with_fates(|fates| fates.shock(group)) {
-                    rehearsal.take(machine, notice);
-                }
-            }
-        });
-    }
-    while all.join_next().await.is_some() {}
 }

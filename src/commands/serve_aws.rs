@@ -11,6 +11,7 @@ use control::ingress::Tenant;
 use control::service::{Opening, ServiceError, Task};
 use policy::model::System;
 
+use super::ec2_pools;
 use super::serve_crew::ProviderKind;
 use crate::failure::{Failure, Status};
 
@@ -67,9 +68,8 @@ impl AwsArgs {
         data: &Path,
     ) -> Result<AwsPlan, Failure> {
         let plan = AwsPlan { ec2: self.ec2_settings(system, kinds)?, ingress: self.ingress(data)? };
-        if cfg!(not(feature = "aws")) && (plan.ec2.is_some() || plan.ingress.is_some()) {
-            return Err(Failure::new(Status::Failed, "serve::no-aws", "this headroom was built without AWS")
-                .with_help("build it with `cargo build --release --features aws`"));
+        if plan.ec2.is_some() || plan.ingress.is_some() {
+            ec2_pools::built_with_aws()?;
         }
         Ok(plan)
     }
@@ -87,11 +87,7 @@ impl AwsArgs {
             };
         };
         let bad = |what: String| Failure::new(Status::InvalidInput, "serve::ec2", what);
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| bad(format!("`{}` cannot be read: {error}", file.display())))?;
-        let settings = Ec2Settings::parse(&text)
-            .and_then(|settings| settings.plans(&system.pools).map(|_| settings))
-            .map_err(|error| bad(format!("{}: {error}", file.display())))?;
+        let settings = ec2_pools::read(file, system)?;
         if let Some((pool, _)) = pools().find(|(pool, _)| !settings.pools.contains_key(&pool.name)) {
             return Err(bad(format!("`{}` has no section [pools.{}]", file.display(), pool.name)));
         }

@@ -6,6 +6,7 @@
 mod driver;
 pub mod ec2;
 mod guard;
+mod hosted;
 mod manual;
 mod process;
 mod reconcile;
@@ -13,6 +14,7 @@ mod rehearsal;
 
 pub use driver::{Fleet, FleetSettings};
 pub use guard::SpendLimits;
+pub use hosted::{Hosted, end_all};
 pub use manual::ManualProvider;
 pub use process::{LAUNCH_VARIABLE, ProcessProvider, ProcessSettings};
 pub use rehearsal::{Fate, Fates, Loss, Rehearsal};
