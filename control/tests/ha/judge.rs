@@ -18,6 +18,8 @@ pub(crate) struct Verdict {
     pub(crate) ended: u64,
     /// Those of them that were begun again.
     pub(crate) begun_again: u64,
+    /// Sessions of workers that the plane ended.
+    pub(crate) closed: u64,
     /// How they did.
     pub(crate) outcomes: BTreeMap<&'static str, u64>,
 }
@@ -78,6 +80,7 @@ fn fold(store: &mut impl Store) -> (Plane, BTreeMap<JobNumber, Vec<u8>>, Verdict
             verdict.takeovers += u64::from(matches!(command, control::command::Command::TookOver { .. }));
             plane.apply(now, command, &mut effects);
             for effect in effects.drain(..) {
+                verdict.closed += u64::from(matches!(effect, Effect::Close { .. }));
                 if let Effect::Ended(record) = effect {
                     verdict.begun_again += u64::from(record.deliveries > 1);
                     *verdict.outcomes.entry(record.outcome.name()).or_default() += 1;
