@@ -182,11 +182,13 @@ impl<S: Store> Engine<S> {
     /// Keeps an image when the journal behind the last one has grown enough; everything must be committed.
     ///
     /// # Errors
-    /// As [`Engine::commit`].
+    /// [`StoreError`]. After [`StoreError::Full`] the engine may go on; the next image is due when the journal has grown
+    /// by as much again.
     pub fn keep_image_if_due(&mut self) -> Result<bool, StoreError> {
         let per_job = IMAGE_EVERY_COMMANDS_PER_JOB * self.plane.jobs_in_system() as u64;
         let due = self.bytes_since_image > IMAGE_EVERY_BYTES && self.commands_since_image > per_job;
         if due {
+            self.bytes_since_image = 0;
             self.keep_image()?;
         }
         Ok(due)
@@ -454,4 +456,70 @@ pub fn decode_record(job: JobNumber, bytes: &[u8]) -> Result<JobRecord, StoreErr
         place: "the ended jobs".to_owned(),
         what: format!("{job} cannot be read"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plane::Patience;
+    use crate::store::{Archive, Disk, DiskStore, Visit};
+
+    const SCENARIO: &str = r#"
+[[workload.source]]
+name = "users"
+arrivals = { kind = "constant", rate = "1/s" }
+[[pipeline.stage]]
+name = "render"
+pool = "own"
+time = "1s"
+[fleet.pool.own]
+price = "1 USD/h"
+count = 2
+"#;
+
+    /// Takes commands, and has no room for an image.
+    struct Narrow(DiskStore);
+
+    impl Store for Narrow {
+        fn recover(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+            self.0.recover(visit)
+        }
+
+        fn history(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+            self.0.history(visit)
+        }
+
+        fn append(&mut self, batch: &Batch) -> Result<(), StoreError> {
+            self.0.append(batch)
+        }
+
+        fn keep_image(&mut self, _: u64, _: &[u8]) -> Result<(), StoreError> {
+            Err(StoreError::Full { place: "here".to_owned() })
+        }
+
+        fn archive(&self) -> Box<dyn Archive> {
+            self.0.archive()
+        }
+
+        fn secret(&self) -> [u8; 32] {
+            self.0.secret()
+        }
+    }
+
+    #[test]
+    fn without_room_for_an_image_the_journal_goes_on_and_the_next_is_due_as_much_later() {
+        let loaded = scenarios::load_str("t", SCENARIO, std::path::Path::new("/"), &[]).unwrap();
+        let rules = Rules::new(&loaded.scenario, 0, [0; 32], Patience::default()).unwrap();
+        let disk = Disk::default();
+        let mut engine = Engine::open(Narrow(DiskStore::open(&disk)), rules, 0).unwrap();
+        engine.commit(&mut Vec::new()).unwrap();
+        engine.bytes_since_image = IMAGE_EVERY_BYTES + 1;
+        assert!(matches!(engine.keep_image_if_due(), Err(StoreError::Full { .. })));
+        assert!(matches!(engine.keep_image_if_due(), Ok(false)), "not at every turn");
+        let now = engine.plane().last();
+        engine.apply(now, Command::Tick);
+        engine.commit(&mut Vec::new()).unwrap();
+        engine.bytes_since_image = IMAGE_EVERY_BYTES + 1;
+        assert!(matches!(engine.keep_image_if_due(), Err(StoreError::Full { .. })));
+    }
 }

@@ -1,7 +1,7 @@
 //! Under which scenario and settings each plane of a journal ran: `starts.jsonl` in the data folder, one line per start.
 //! A journal holds what happened; this says to what.
 
-use std::io::Write;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,8 @@ impl Start {
     }
 }
 
-/// Adds a start to the data folder, durably, before the plane does anything.
+/// Adds a start to the data folder, durably, before the plane does anything. A line that a plane left torn, in a crash or
+/// for want of room, goes: that plane never began, and what is written behind it could not be told from it.
 ///
 /// # Errors
 /// [`StartsError::Io`].
@@ -68,11 +69,27 @@ pub fn note_start(folder: &Path, start: &Start) -> Result<(), StartsError> {
     let write = || {
         let mut line = serde_json::to_vec(start).map_err(std::io::Error::other)?;
         line.push(b'\n');
-        let mut file = std::fs::File::options().create(true).append(true).open(&path)?;
+        let mut file = std::fs::File::options().create(true).read(true).append(true).open(&path)?;
+        let mut known = Vec::new();
+        file.read_to_end(&mut known)?;
+        let whole = known.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        match &known[whole..] {
+            [] => {}
+            last if serde_json::from_slice::<Start>(last).is_ok() => line.insert(0, b'\n'),
+            _ => file.set_len(whole as u64)?,
+        }
         file.write_all(&line)?;
         file.sync_data()
     };
-    write().map_err(|error| StartsError::Io { path: path.clone(), error })
+    write().map_err(|error| {
+        let error = match error.kind() {
+            std::io::ErrorKind::StorageFull => {
+                std::io::Error::new(error.kind(), "no room is left; free some and start the plane again")
+            }
+            _ => error,
+        };
+        StartsError::Io { path: path.clone(), error }
+    })
 }
 
 /// The starts of the journal in `folder`, by epoch; none where they were not noted. Of two with one epoch the later
@@ -148,6 +165,9 @@ count = 2
         std::fs::write(&path, &text).unwrap();
         let epochs: Vec<u64> = read_starts(folder.path()).unwrap().iter().map(|start| start.epoch).collect();
         assert_eq!(epochs, [1, 2, 5]);
+        note_start(folder.path(), &start(7)).unwrap();
+        let epochs: Vec<u64> = read_starts(folder.path()).unwrap().iter().map(|start| start.epoch).collect();
+        assert_eq!(epochs, [1, 2, 5, 7], "a plane starts after one that was torn off");
         std::fs::write(&path, text.replace("}\n", "\n")).unwrap();
         assert!(matches!(read_starts(folder.path()), Err(StartsError::Line { line: 1, .. })));
     }

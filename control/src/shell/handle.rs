@@ -262,8 +262,9 @@ impl Handle {
         &self.shared
     }
 
-    /// Has the plane make everything durable and stop.
+    /// Has the plane make everything durable and stop; without room for it, it stops as after a failure.
     pub async fn stop(&self) {
+        self.shared.ask_to_stop();
         let (sender, stopped) = oneshot::channel();
         if self.send(Message::Stop(sender)).await.is_ok() {
             let _ = stopped.await;

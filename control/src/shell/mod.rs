@@ -142,13 +142,20 @@ impl<S: Store> Shell<S> {
             }
         }
         self.outlets.renew_figures(self.clock.now(), self.engine.plane());
-        if self.engine.keep_image_if_due()? {
-            tracing::info!(upto = self.engine.next() - 1, "kept an image of the journal");
+        match self.engine.keep_image_if_due() {
+            Ok(false) => {}
+            Ok(true) => tracing::info!(upto = self.engine.next() - 1, "kept an image of the journal"),
+            // The journal is whole without it: the next start takes longer.
+            Err(error @ StoreError::Full { .. }) => {
+                tracing::warn!("no image of the journal is kept now: {error}")
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// Commits; where there is no room, waits for some. Nothing is lost, and nobody is answered, in the meantime.
+    /// Commits; where there is no room, waits for some. Nothing is lost, and nobody is answered, in the meantime; so a
+    /// plane that is asked to stop need not wait, and breaks no promise.
     fn commit(&mut self) -> Result<(), StoreError> {
         if self.engine.pending() == 0 {
             return Ok(());
@@ -160,6 +167,9 @@ impl<S: Store> Shell<S> {
                 Ok(()) => break,
                 Err(error @ StoreError::Full { .. }) => {
                     self.outlets.full(&error);
+                    if self.outlets.wants_stop() {
+                        return Err(error);
+                    }
                     std::thread::sleep(FULL_PAUSE);
                 }
                 Err(error) => return Err(error),

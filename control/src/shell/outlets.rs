@@ -63,6 +63,8 @@ pub struct Shared {
     traces: OnceLock<Arc<Traces>>,
     /// Whether the store takes commits: false while there is no room, and after a failure.
     pub is_writable: AtomicBool,
+    /// Whether the plane is asked to stop; seen also where it does not come to its messages.
+    wants_stop: AtomicBool,
     /// Commits so far.
     pub commits: AtomicU64,
     /// Commands so far.
@@ -102,6 +104,10 @@ impl Shared {
     /// Traces of jobs, where they are made.
     pub fn traces(&self) -> Option<&Arc<Traces>> {
         self.traces.get()
+    }
+
+    pub(super) fn ask_to_stop(&self) {
+        self.wants_stop.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn next_session(&self) -> SessionId {
@@ -147,6 +153,7 @@ impl Outlets {
             sessions: AtomicU64::new(epoch << 40),
             traces: OnceLock::new(),
             is_writable: AtomicBool::new(true),
+            wants_stop: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             commands: AtomicU64::new(0),
             commit_nanos: AtomicU64::new(0),
@@ -327,8 +334,12 @@ impl Outlets {
 
     pub(super) fn full(&self, error: &StoreError) {
         if self.shared.is_writable.swap(false, Ordering::Relaxed) {
-            tracing::error!("{error}");
+            tracing::error!("{error}, the plane goes on by itself");
         }
+    }
+
+    pub(super) fn wants_stop(&self) -> bool {
+        self.shared.wants_stop.load(Ordering::Relaxed)
     }
 
     pub(super) fn fail(&self, error: &StoreError) {

@@ -44,8 +44,8 @@ pub enum StoreError {
     /// Another plane took over: this one must stop at once, and nothing of the batch is in the journal.
     #[error("epoch {mine} is over: a plane with epoch {current} took over")]
     Fenced { mine: u64, current: u64 },
-    /// No room: nothing of the batch is in the journal, and the plane may go on once there is.
-    #[error("no room is left at {place}; free some, the plane goes on by itself")]
+    /// No room: nothing of the batch is in the journal, and a plane at work goes on once there is.
+    #[error("no room is left at {place}; free some")]
     Full { place: String },
     /// What was read cannot have been written by this program.
     #[error(

@@ -72,6 +72,8 @@ pub(crate) struct Promises {
     pub(crate) jobs: Mutex<BTreeMap<String, String>>,
     /// Instants of the promises.
     pub(crate) times: Mutex<Vec<Instant>>,
+    /// How long each was waited for, of those that were made at the first asking.
+    pub(crate) waits: Mutex<Vec<Duration>>,
     /// Answers that were not what one hopes for, by what they were.
     pub(crate) other: Mutex<BTreeMap<String, u64>>,
     count: AtomicU64,
@@ -87,15 +89,26 @@ pub(crate) struct Crowd {
 impl Crowd {
     /// `count` clients, each with the next job as soon as the last one is accepted and `pause` is over.
     pub(crate) fn start(planes: &[SocketAddr], count: usize, pause: Duration, key: Option<&str>) -> Self {
+        Self::with(planes, count, pause, key, "")
+    }
+
+    /// The same, with `more` members in each payload.
+    pub(crate) fn with(
+        planes: &[SocketAddr],
+        count: usize,
+        pause: Duration,
+        key: Option<&str>,
+        more: &str,
+    ) -> Self {
         let (promises, stop) = (Arc::new(Promises::default()), Arc::new(AtomicBool::new(false)));
         let mut tasks = JoinSet::new();
         for _ in 0..count {
             let (promises, stop, planes) = (promises.clone(), stop.clone(), planes.to_vec());
-            let authorization = key.map(|key| format!("Bearer {key}"));
+            let (authorization, more) = (key.map(|key| format!("Bearer {key}")), more.to_owned());
             tasks.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     let name = format!("key-{}", promises.count.fetch_add(1, Ordering::Relaxed));
-                    submit(&planes, &promises, name, authorization.as_deref()).await;
+                    submit(&planes, &promises, name, authorization.as_deref(), &more).await;
                     tokio::time::sleep(pause).await;
                 }
             });
@@ -132,13 +145,21 @@ impl Crowd {
 }
 
 /// Submits until it is accepted.
-async fn submit(planes: &[SocketAddr], promises: &Promises, name: String, authorization: Option<&str>) {
-    let body = format!(r#"{{"payload":{{"service_s":0.02,"key":"{name}"}}}}"#);
+async fn submit(
+    planes: &[SocketAddr],
+    promises: &Promises,
+    name: String,
+    authorization: Option<&str>,
+    more: &str,
+) {
+    let body = format!(r#"{{"payload":{{"service_s":0.02,"key":"{name}"{more}}}}}"#);
     let mut headers = vec![("idempotency-key", name.as_str())];
     headers.extend(authorization.map(|value| ("authorization", value)));
     let mut turn = 0;
     let mut plane = planes[0];
+    let mut is_first = true;
     loop {
+        let asked = Instant::now();
         let answer = ask(plane, "POST", "/v1/jobs", &body, &headers).await;
         let other = match &answer {
             Ok(answer) if answer.status == 202 => {
@@ -147,6 +168,9 @@ async fn submit(planes: &[SocketAddr], promises: &Promises, name: String, author
                 let before = promises.jobs.lock().expect("no panic").insert(name.clone(), id.clone());
                 assert!(before.is_none_or(|before| before == id), "one key, two jobs");
                 promises.times.lock().expect("no panic").push(Instant::now());
+                if is_first {
+                    promises.waits.lock().expect("no panic").push(asked.elapsed());
+                }
                 return;
             }
             Ok(answer) => {
@@ -161,6 +185,7 @@ async fn submit(planes: &[SocketAddr], promises: &Promises, name: String, author
             }
             Err(error) => error.clone(),
         };
+        is_first = false;
         *promises.other.lock().expect("no panic").entry(other).or_default() += 1;
         turn += 1;
         plane = planes[turn % planes.len()];

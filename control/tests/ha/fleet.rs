@@ -10,7 +10,7 @@ use control::api::Limits;
 use control::fleet::{FleetSettings, ManualProvider, Provider};
 use control::ha::{HaEnd, HaSettings, Standby};
 use control::journal::ScenarioText;
-use control::plane::{Patience, Rules};
+use control::plane::Patience;
 use control::service::{Crew, ServiceSettings};
 use control::worker::{Address, SleepRunner, Stop, Worker, WorkerSettings};
 use scenarios::scenario::Scenario;
@@ -48,10 +48,6 @@ pub(crate) const SCENARIO: &str = r#"
     horizon = "1h"
 "#;
 
-pub(crate) fn scenario() -> Scenario {
-    scenarios::load_str("test", SCENARIO, Path::new("."), &[]).expect("the scenario").scenario
-}
-
 fn patience() -> Patience {
     use policy::units::Duration as Time;
     Patience {
@@ -60,13 +56,6 @@ fn patience() -> Patience {
         rejoin: Time::from_secs(10),
         ..Patience::default()
     }
-}
-
-/// The rules that the planes have, for those who read their journal.
-pub(crate) fn rules(shard: u16, secret: [u8; 32]) -> Rules {
-    let mut rules = Rules::new(&scenario(), shard, secret, patience()).expect("the rules");
-    rules.joined.insert(policy::model::PoolId(0));
-    rules
 }
 
 /// What a plane process is told.
@@ -88,7 +77,8 @@ pub(crate) struct Plane {
     child: Child,
 }
 
-fn again(prefix: &[String], role: &str) -> Command {
+/// This program, to begin again as `role`.
+pub(crate) fn again(prefix: &[String], role: &str) -> Command {
     let program = std::env::current_exe().expect("this program");
     let mut command = match prefix {
         [] => Command::new(program),
@@ -209,17 +199,50 @@ impl WorkerProcess {
         }
         Self(command.spawn().expect("a process"))
     }
+
+    pub(crate) fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.0.try_wait().expect("a child").is_none()
+    }
 }
 
 impl Drop for WorkerProcess {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.kill();
     }
 }
 
-fn told(name: &str) -> String {
+pub(crate) fn told(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is set by the test that starts this"))
+}
+
+/// How a plane process is set up that listens there, and what it serves.
+pub(crate) fn service(listen: SocketAddr) -> (ServiceSettings, Scenario) {
+    let toml = std::env::var("HEADROOM_TEST_SCENARIO").unwrap_or_else(|_| SCENARIO.to_owned());
+    let loaded = scenarios::load_str("test", &toml, Path::new("."), &[]).expect("the scenario");
+    let settings = ServiceSettings {
+        folder: told("HEADROOM_TEST_FOLDER").into(),
+        listen,
+        tls: None,
+        limits: Limits::default(),
+        patience: patience(),
+        shard: 0,
+        joined: vec!["gpu".to_owned()],
+        fleet: FleetSettings::default(),
+        text: Some(ScenarioText { toml: loaded.resolved_toml, compress: 1.0 }),
+        traces: None,
+        public_url: None,
+        webhooks: control::webhook::WebhookSettings::default(),
+        objects: control::objects::ObjectSettings {
+            place: control::objects::Place::Memory,
+            ..control::objects::ObjectSettings::default()
+        },
+    };
+    (settings, loaded.scenario)
 }
 
 /// The life of a plane process.
@@ -238,28 +261,7 @@ pub(crate) fn lead() -> ! {
             candidates: vec![told("HEADROOM_TEST_SHARD").parse().expect("a number")],
             ..HaSettings::new(&connection, &name, &format!("http://{listen}"))
         };
-        let toml = std::env::var("HEADROOM_TEST_SCENARIO").unwrap_or_else(|_| SCENARIO.to_owned());
-        let loaded = scenarios::load_str("test", &toml, Path::new("."), &[]).expect("the scenario");
-        let text = ScenarioText { toml: loaded.resolved_toml, compress: 1.0 };
-        let scenario = loaded.scenario;
-        let service = ServiceSettings {
-            folder: told("HEADROOM_TEST_FOLDER").into(),
-            listen,
-            tls: None,
-            limits: Limits::default(),
-            patience: patience(),
-            shard: 0,
-            joined: vec!["gpu".to_owned()],
-            fleet: FleetSettings::default(),
-            text: Some(text),
-            traces: None,
-            public_url: None,
-            webhooks: control::webhook::WebhookSettings::default(),
-            objects: control::objects::ObjectSettings {
-                place: control::objects::Place::Memory,
-                ..control::objects::ObjectSettings::default()
-            },
-        };
+        let (service, scenario) = service(listen);
         let (asked, wants_end) = tokio::sync::watch::channel(false);
         tokio::spawn(async move {
             let kind = tokio::signal::unix::SignalKind::terminate();

@@ -5,7 +5,9 @@ mod client;
 #[path = "../postgres/cluster.rs"]
 #[allow(dead_code, reason = "the tests of the store use more of it")]
 mod cluster;
+#[allow(dead_code, reason = "the tests of faults use more of it")]
 mod fleet;
+#[allow(dead_code, reason = "the tests of faults use more of it")]
 mod judge;
 mod partition;
 
@@ -13,11 +15,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use client::{Crowd, ask, target};
+use client::{Crowd, Promises, ask, target};
 use cluster::Cluster;
-use control::store::{Election, PostgresPlace};
+use control::store::{Election, PostgresPlace, PostgresStore};
 use fleet::{DEPOSED, Plane, TAKEOVER, Wish, WorkerProcess, addresses, leader};
-use judge::{all_ended, judge};
+use judge::Verdict;
 
 #[test]
 #[ignore = "a process of the other tests"]
@@ -64,7 +66,7 @@ impl House {
     }
 
     /// Ends the clients, waits for all jobs, and reads the journal.
-    async fn close(self, crowd: Crowd) -> (judge::Verdict, usize) {
+    async fn close(self, crowd: Crowd) -> (Verdict, usize) {
         let promises = crowd.stop().await;
         all_ended(&self.cluster, &self.database, &promises).await;
         let place = self.place.clone();
@@ -72,6 +74,25 @@ impl House {
         let verdict = tokio::task::spawn_blocking(move || judge(place, &promises)).await.expect("kept");
         (verdict, count)
     }
+}
+
+/// Waits until as many jobs have ended as were promised.
+async fn all_ended(cluster: &Cluster, database: &str, promises: &Promises) {
+    let promised = promises.jobs.lock().expect("no panic").len();
+    let until = Instant::now() + Duration::from_secs(90);
+    loop {
+        let ended = cluster.query(database, "SELECT COUNT(*) FROM headroom_ended").unwrap_or_default();
+        if ended.parse::<usize>().is_ok_and(|ended| ended >= promised) {
+            return;
+        }
+        assert!(Instant::now() < until, "{ended} of {promised} jobs have ended, and no more do");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Reads the whole journal of a place. Must not be called from an asynchronous task.
+fn judge(place: PostgresPlace, promises: &Promises) -> Verdict {
+    judge::judge(PostgresStore::open(place, 0).expect("a store"), promises)
 }
 
 fn runtime() -> tokio::runtime::Runtime {

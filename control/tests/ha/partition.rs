@@ -12,8 +12,7 @@ use control::store::PostgresPlace;
 use crate::client::{Crowd, ask};
 use crate::cluster::{Cluster, is_root};
 use crate::fleet::{DEPOSED, Plane, TAKEOVER, Wish, WorkerProcess, leader};
-use crate::judge::{all_ended, judge};
-use crate::{PAUSE, runtime};
+use crate::{PAUSE, all_ended, judge, runtime};
 
 /// A key of a new tenant in the data folder; the key and the tenant.
 pub(crate) fn key(folder: &Path) -> (String, u32) {
