@@ -64,7 +64,7 @@ impl Desk {
     }
 
     fn run(&self, args: &[&str]) -> Ran {
-        Ran { args: args.join(" "), output: self.command(args).output().expect("the program starts") }
+        Ran::of(&mut self.command(args))
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -126,7 +126,7 @@ impl Desk {
     }
 
     fn run(&self, args: &[&str]) -> Ran {
-        Ran { args: args.join(" "), output: self.command(args).output().expect("the program starts") }
+        Ran::of(&mut self.command(args))
     }
 
     /// Names in a folder below, sorted.

@@ -10,9 +10,7 @@ use ran::Ran;
 use serde_json::Value;
 
 fn keys(folder: &Path, args: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_headroom"));
-    let output = command.current_dir(folder).arg("keys").args(args).output().expect("the program starts");
-    Ran { args: args.join(" "), output }
+    Ran::of(Command::new(env!("CARGO_BIN_EXE_headroom")).current_dir(folder).arg("keys").args(args))
 }
 
 #[test]

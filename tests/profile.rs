@@ -30,7 +30,7 @@ impl Studio {
     fn run(&self, args: &[&str]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_headroom"));
         command.args(args).current_dir(self.folder.path()).env("LC_ALL", "C.UTF-8").env("TERM", "xterm");
-        Ran { args: args.join(" "), output: command.output().expect("the program starts") }
+        Ran::of(&mut command)
     }
 
     /// `worker --once` on the tiny model and the CPU.

@@ -49,9 +49,7 @@ horizon = "15min"
 "#;
 
 fn headroom(folder: &Path, args: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_headroom"));
-    let output = command.current_dir(folder).args(args).output().expect("the program starts");
-    Ran { args: args.join(" "), output }
+    Ran::of(Command::new(env!("CARGO_BIN_EXE_headroom")).current_dir(folder).args(args))
 }
 
 #[test]

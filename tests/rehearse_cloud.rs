@@ -1,6 +1,8 @@
 //! A rehearsal whose machines are instances of EC2, against moto: `control/tests/aws/run` starts that.
 #![cfg(feature = "aws")]
 
+#[path = "../control/tests/aws/place.rs"]
+mod place;
 mod ran;
 
 use std::io::{Read as _, Write as _};
@@ -9,6 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use place::moto;
 use ran::Ran;
 
 /// Ten minutes in ten seconds, on machines of which some are taken away.
@@ -42,16 +45,6 @@ kind = "target-tracking"
 [run]
 horizon = "10min"
 "#;
-
-/// Where moto is, if it is anywhere.
-fn moto() -> Option<String> {
-    let url = std::env::var("HEADROOM_MOTO_URL").ok().filter(|url| !url.is_empty());
-    if url.is_none() {
-        assert!(std::env::var_os("HEADROOM_REQUIRE_MOTO").is_none(), "run control/tests/aws/run");
-        println!("skipped: HEADROOM_MOTO_URL names no moto server; control/tests/aws/run starts one");
-    }
-    url
-}
 
 /// The answer to a call of EC2, as XML.
 fn ec2(url: &str, call: &str) -> String {
@@ -160,8 +153,7 @@ fn settings_that_do_not_fit_the_scenario_are_told() {
     .expect("settings");
     let run = |settings: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_headroom"));
-        let output = command.current_dir(at).args(["rehearse", "launch.toml", "--ec2", settings]).output();
-        Ran { args: settings.to_owned(), output: output.expect("the program starts") }
+        Ran::of(command.current_dir(at).args(["rehearse", "launch.toml", "--ec2", settings]))
     };
     run("ec2.toml").ends(3, &["pool `gpu`", "the scenario has main"]);
     run("nowhere.toml").ends(3, &["nowhere.toml", "cannot be read"]);

@@ -462,20 +462,8 @@ pub fn decode_record(job: JobNumber, bytes: &[u8]) -> Result<JobRecord, StoreErr
 mod tests {
     use super::*;
     use crate::plane::Patience;
+    use crate::specimen::specimen;
     use crate::store::{Archive, Disk, DiskStore, Visit};
-
-    const SCENARIO: &str = r#"
-[[workload.source]]
-name = "users"
-arrivals = { kind = "constant", rate = "1/s" }
-[[pipeline.stage]]
-name = "render"
-pool = "own"
-time = "1s"
-[fleet.pool.own]
-price = "1 USD/h"
-count = 2
-"#;
 
     /// Takes commands, and has no room for an image.
     struct Narrow(DiskStore);
@@ -508,8 +496,7 @@ count = 2
 
     #[test]
     fn without_room_for_an_image_the_journal_goes_on_and_the_next_is_due_as_much_later() {
-        let loaded = scenarios::load_str("t", SCENARIO, std::path::Path::new("/"), &[]).unwrap();
-        let rules = Rules::new(&loaded.scenario, 0, [0; 32], Patience::default()).unwrap();
+        let rules = Rules::new(&specimen(2).scenario, 0, [0; 32], Patience::default()).unwrap();
         let disk = Disk::default();
         let mut engine = Engine::open(Narrow(DiskStore::open(&disk)), rules, 0).unwrap();
         engine.commit(&mut Vec::new()).unwrap();

@@ -25,6 +25,8 @@ pub mod remote;
 pub mod replay;
 pub mod service;
 pub mod shell;
+#[cfg(test)]
+mod specimen;
 pub mod store;
 pub mod submission;
 pub mod trace;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use control::fleet::ec2::Ec2Settings;
+use control::service::{Opening, ServiceError};
 use policy::model::System;
 
 use crate::failure::{Failure, Status};
@@ -24,4 +25,24 @@ pub(crate) fn built_with_aws() -> Result<(), Failure> {
     }
     Err(Failure::new(Status::Failed, "aws::missing", "this headroom was built without AWS")
         .with_help("build it with `cargo build --release --features aws`"))
+}
+
+/// The provider of a plane that is opening. Amazon is asked for the first time when the plane launches or compares.
+#[cfg(feature = "aws")]
+pub(crate) async fn open(
+    settings: &Ec2Settings,
+    opening: &Opening,
+) -> Result<control::fleet::ec2::Ec2Provider, ServiceError> {
+    let Opening { rules, launches, epoch, .. } = opening;
+    let reach = control::aws::Reach::default();
+    Ok(control::fleet::ec2::aws::open(settings, &reach, rules, launches, *epoch == 1).await?)
+}
+
+/// Never called: [`built_with_aws`] has refused the wish.
+#[cfg(not(feature = "aws"))]
+pub(crate) async fn open(
+    _: &Ec2Settings,
+    _: &Opening,
+) -> Result<control::fleet::ManualProvider, ServiceError> {
+    unreachable!("a build without AWS refuses the wish")
 }

@@ -46,7 +46,7 @@ impl Cloud {
         let names: Vec<String> = pools.map(|pool| pool.name.clone()).collect();
         let alone: Arc<dyn Provider> = Arc::new(played.clone());
         let Some(settings) = &self.settings else { return Ok(vec![alone; names.len()]) };
-        let host = open(settings, opening).await?;
+        let host: Arc<dyn Provider> = Arc::new(ec2_pools::open(settings, &opening).await?);
         *self.host.lock().unwrap_or_else(PoisonError::into_inner) = Some(host.clone());
         let hosted: Arc<dyn Provider> = Arc::new(Hosted::new(host, played));
         let of = |name| if settings.pools.contains_key(name) { hosted.clone() } else { alone.clone() };
@@ -81,17 +81,4 @@ impl Cloud {
                 .with_help("end them by their tag headroom:plane, as docs/aws.md shows: they cost money")),
         }
     }
-}
-
-#[cfg(not(feature = "aws"))]
-async fn open(_: &Ec2Settings, _: Opening) -> Result<Arc<dyn Provider>, ServiceError> {
-    unreachable!("a build without AWS refuses the wish")
-}
-
-#[cfg(feature = "aws")]
-async fn open(settings: &Ec2Settings, opening: Opening) -> Result<Arc<dyn Provider>, ServiceError> {
-    let Opening { rules, launches, epoch, .. } = opening;
-    let reach = control::aws::Reach::default();
-    let provider = control::fleet::ec2::aws::open(settings, &reach, &rules, &launches, epoch == 1).await?;
-    Ok(Arc::new(provider))
 }

@@ -139,12 +139,12 @@ mod opened {
 
     use control::api::Names;
     use control::aws::Reach;
-    use control::fleet::ec2::{aws, warnings};
+    use control::fleet::ec2::warnings;
     use control::ingress::parse_by;
     use control::ingress::sqs::{SqsIngress, SqsSettings};
     use control::prices::live::PriceWatch;
 
-    use super::{Amazon, Arc, AwsPlan, Opening, ServiceError};
+    use super::{Amazon, Arc, AwsPlan, Opening, ServiceError, ec2_pools};
 
     /// Spot prices change a few times a day.
     const PRICES_EVERY: Duration = Duration::from_secs(300);
@@ -155,13 +155,13 @@ mod opened {
     /// Opens what is wished. Amazon is asked for the first time when the plane launches or compares.
     pub(crate) async fn open(plan: &AwsPlan, opening: Opening) -> Result<Amazon, ServiceError> {
         let mut amazon = Amazon::default();
-        let Opening { rules, handle, news, launches, epoch, stop, .. } = opening;
         if let Some(settings) = &plan.ec2 {
+            let provider = ec2_pools::open(settings, &opening).await?;
+            let Opening { rules, handle, news, stop, .. } = &opening;
             let reach = Reach { region: settings.region.clone(), ..Reach::default() };
-            let provider = aws::open(settings, &reach, &rules, &launches, epoch == 1).await?;
             if let Some(queue) = &settings.notice_queue {
                 let client = reach.sqs().await;
-                let run = warnings::run(client, queue.clone(), provider.clone(), news, stop.clone());
+                let run = warnings::run(client, queue.clone(), provider.clone(), news.clone(), stop.clone());
                 amazon.tasks.push(Box::pin(run));
             }
             amazon.provider = Some(Arc::new(provider));
@@ -169,6 +169,7 @@ mod opened {
             amazon.tasks.push(Box::pin(watch.run(stop.clone())));
         }
         if let Some(wish) = &plan.ingress {
+            let Opening { rules, handle, stop, .. } = opening;
             let client = Reach::default().sqs().await;
             let settings = SqsSettings {
                 queue: wish.queue.clone(),

@@ -1,6 +1,6 @@
 //! A run of the program that is over: what it printed and how it ended. Shared by the tests of the command line.
 
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
@@ -10,6 +10,12 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
+    /// Runs a command to its end.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let args: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+        Self { args: args.join(" "), output: command.output().expect("the program starts") }
+    }
+
     pub(crate) fn stdout(&self) -> String {
         String::from_utf8(self.output.stdout.clone()).expect("results are UTF-8")
     }

@@ -106,6 +106,7 @@ mod tests {
     use super::*;
     use crate::command::LaunchRefusal;
     use crate::fleet::{Fate, Fates, News};
+    use crate::specimen::specimen;
     use crate::worker::Address;
 
     /// A host with room for so many machines, whose first list after an end fails.
@@ -179,22 +180,9 @@ mod tests {
     }
 
     fn house(room: usize) -> (Arc<Cloud>, Rehearsal, Hosted) {
-        let text = r#"
-[[workload.source]]
-name = "users"
-arrivals = { kind = "constant", rate = "1/s" }
-[[pipeline.stage]]
-name = "render"
-pool = "own"
-time = "1s"
-[fleet.pool.own]
-price = "1 USD/h"
-count = 1
-"#;
-        let loaded = scenarios::load_str("t", text, std::path::Path::new("/"), &[]).unwrap();
         let address = Address::new("http://127.0.0.1:9", "", None).unwrap();
         let (news, _) = News::channel();
-        let played = Rehearsal::new(address, loaded.scenario, news, Box::new(Market));
+        let played = Rehearsal::new(address, specimen(1).scenario, news, Box::new(Market));
         let cloud = Arc::new(Cloud { room, machines: Mutex::default(), stutters: Mutex::new(0) });
         (cloud.clone(), played.clone(), Hosted::new(cloud, played))
     }

@@ -316,6 +316,7 @@ impl Runner for Loading {
 mod tests {
     use super::*;
     use crate::command::Command;
+    use crate::specimen::specimen;
 
     /// Every machine boots for an hour.
     struct Slow {
@@ -335,23 +336,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_machine_that_is_given_back_while_it_boots_is_gone_at_once() {
-        let text = r#"
-[[workload.source]]
-name = "users"
-arrivals = { kind = "constant", rate = "1/s" }
-[[pipeline.stage]]
-name = "render"
-pool = "own"
-time = "1s"
-[fleet.pool.own]
-price = "1 USD/h"
-count = 1
-"#;
-        let loaded = scenarios::load_str("t", text, std::path::Path::new("/"), &[]).unwrap();
         let address = Address::new("http://127.0.0.1:9", "", None).unwrap();
         let ((news, mut told), gone) = (News::channel(), Arc::default());
         let fates = Box::new(Slow { gone: Arc::clone(&gone) });
-        let rehearsal = Rehearsal::new(address, loaded.scenario, news, fates);
+        let rehearsal = Rehearsal::new(address, specimen(1).scenario, news, fates);
         let (first, second) = (LaunchToken(1), LaunchToken(2));
         for token in [first, second] {
             rehearsal.launch(token, PoolId(0)).await.unwrap();

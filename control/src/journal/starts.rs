@@ -128,22 +128,10 @@ mod tests {
 
     use super::*;
     use crate::plane::{Patience, ScenarioText};
-
-    const SCENARIO: &str = r#"
-[[workload.source]]
-name = "users"
-arrivals = { kind = "constant", rate = "1/s" }
-[[pipeline.stage]]
-name = "render"
-pool = "own"
-time = "1s"
-[fleet.pool.own]
-price = "1 USD/h"
-count = 2
-"#;
+    use crate::specimen::specimen;
 
     fn start(epoch: u64) -> Start {
-        let loaded = scenarios::load_str("t", SCENARIO, Path::new("/"), &[]).unwrap();
+        let loaded = specimen(2);
         let scenario = compressed(loaded.scenario, 4.0);
         let mut rules = Rules::new(&scenario, 3, [1; 32], Patience::default()).unwrap();
         rules.joined.insert(rules.pool("own").unwrap());

@@ -8,6 +8,7 @@ mod faults;
 mod form;
 mod ingress;
 mod moto;
+mod place;
 mod prices;
 mod setup;
 mod suite;

@@ -2,26 +2,14 @@
 
 use aws_sdk_ec2::types::RequestLaunchTemplateData;
 
+use super::place::moto;
 use super::setup::{SOON, ec2};
 use super::suite::{Server, everything, spot_prices};
 use super::{ingress, warnings};
 
-/// Where moto is, if it is anywhere.
-fn url() -> Option<String> {
-    let url = std::env::var("HEADROOM_MOTO_URL").ok().filter(|url| !url.is_empty());
-    if url.is_none() {
-        assert!(
-            std::env::var_os("HEADROOM_REQUIRE_MOTO").is_none(),
-            "HEADROOM_REQUIRE_MOTO is set and HEADROOM_MOTO_URL is not; run control/tests/aws/run"
-        );
-        println!("skipped: HEADROOM_MOTO_URL names no moto server; control/tests/aws/run starts one");
-    }
-    url
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn moto_and_the_provider_agree() {
-    let Some(url) = url() else { return };
+    let Some(url) = moto() else { return };
     let client = ec2(&url, SOON).await;
     let images = client.describe_images().owners("amazon").send().await.expect("images");
     let image = images.images()[0].image_id().expect("an id").to_owned();
@@ -43,7 +31,7 @@ async fn moto_and_the_provider_agree() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn moto_and_the_queues_agree() {
-    let Some(url) = url() else { return };
+    let Some(url) = moto() else { return };
     let client = super::setup::sqs(&url).await;
     let made = async |name: &str, redrive: Option<String>| {
         let request = client.create_queue().queue_name(format!("{name}-{}", super::setup::token(0)));

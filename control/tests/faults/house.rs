@@ -12,7 +12,7 @@ use control::store::{SqliteStore, Store};
 use scenarios::scenario::Scenario;
 
 use crate::client::{Answer, Crowd, Promises, ask};
-use crate::fleet::{again, service, told};
+use crate::fleet::{self, again, asked_to_end, service, told};
 use crate::judge::{Verdict, judge, kept};
 
 /// Nothing here takes as long, unless it is wrong.
@@ -209,19 +209,9 @@ pub(crate) fn settings() -> (ServiceSettings, Scenario) {
 
 /// Serves until it is asked to end, or cannot go on.
 pub(crate) fn live(settings: ServiceSettings, scenario: &Scenario, crew: Box<MakeCrew<'_>>) -> ! {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let end = runtime.block_on(async {
-        let kind = tokio::signal::unix::SignalKind::terminate();
-        let mut asked = tokio::signal::unix::signal(kind).expect("a signal");
+    let end = fleet::live(2, async {
+        let asked = asked_to_end();
         let service = Service::start(settings, scenario, crew).await?;
-        let asked = async move {
-            asked.recv().await;
-        };
         Ok::<_, control::service::ServiceError>(service.run(asked).await)
     });
     let code = match &end {

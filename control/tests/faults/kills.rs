@@ -10,7 +10,7 @@ use policy::units::random::Stream;
 use crate::client::Crowd;
 use crate::fleet::addresses;
 use crate::house::{Plane, SOON, Wish};
-use crate::painters::{COUNT, SCENARIO};
+use crate::painters::{COUNT, SCENE};
 use crate::{alone, runtime};
 
 /// How long is killed in a common run.
@@ -66,7 +66,7 @@ fn kills_of_the_plane_and_of_eight_painters_lose_nothing() {
         let [address] = addresses::<1>();
         let (data, log) = (folder.path().join("data"), folder.path().join("log"));
         let variables = vec![
-            ("HEADROOM_TEST_SCENARIO", SCENARIO.to_owned()),
+            ("HEADROOM_TEST_SCENARIO", SCENE.toml()),
             ("HEADROOM_TEST_MODEL", model.display().to_string()),
         ];
         let workers = Workers(data.join("workers"));

@@ -17,6 +17,8 @@ mod kills;
 mod network;
 mod painters;
 mod proxy;
+#[path = "../scene/mod.rs"]
+mod scene;
 mod slow_disk;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -13,36 +13,15 @@ use control::worker::{
 use gpu_runtime::device::Choice;
 use gpu_runtime::model::ModelSource;
 
-use crate::fleet::told;
+use crate::fleet::{self, asked_to_end, told};
 use crate::house::{live, settings};
+use crate::scene::Scene;
 
 /// Workers.
 pub(crate) const COUNT: usize = 8;
 
-pub(crate) const SCENARIO: &str = r#"
-    [[workload.source]]
-    name = "users"
-    arrivals = { kind = "constant", rate = "1/s" }
-    [[pipeline.stage]]
-    name = "generate"
-    pool = "gpu"
-    time = "1s"
-    lease = "20s"
-    deliveries_max = 1000
-    [fleet.pool.gpu]
-    provider = "aws"
-    region = "us-east-1"
-    instance_type = "g6.xlarge"
-    slots = 1
-    count = 8
-    count_max = 8
-    [policy]
-    scaling = "static"
-    [objective]
-    deadline = "1h"
-    [run]
-    horizon = "1h"
-"#;
+pub(crate) const SCENE: Scene =
+    Scene { lease: "20s", deliveries_max: 1000, slots: 1, machines: COUNT, deadline: "1h" };
 
 /// The life of such a plane process.
 pub(crate) fn serve() -> ! {
@@ -78,13 +57,7 @@ fn provider(folder: &Path, opening: &Opening) -> Result<ProcessProvider, Service
 
 /// The life of a worker process with the model.
 pub(crate) fn paint() -> ! {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let exit = runtime.block_on(async {
+    let exit = fleet::live(1, async {
         let address = Address::new(&told("HEADROOM_TEST_PLANES"), &told("HEADROOM_JOIN"), None);
         let address = address.expect("an address");
         let objects = Objects::new(address.clone(), tokio::runtime::Handle::current()).expect("a client");
@@ -101,8 +74,7 @@ pub(crate) fn paint() -> ! {
         };
         let (stop, stopping) = tokio::sync::watch::channel(Stop::No);
         tokio::spawn(async move {
-            let kind = tokio::signal::unix::SignalKind::terminate();
-            tokio::signal::unix::signal(kind).expect("a signal").recv().await;
+            asked_to_end().await;
             stop.send_replace(Stop::Now);
             std::future::pending::<()>().await;
         });

@@ -16,6 +16,7 @@ use control::worker::{Address, SleepRunner, Stop, Worker, WorkerSettings};
 use scenarios::scenario::Scenario;
 
 use crate::client::ask;
+use crate::scene::Scene;
 
 /// Exit code of a plane that may lead no more.
 pub(crate) const DEPOSED: i32 = 3;
@@ -23,30 +24,8 @@ pub(crate) const DEPOSED: i32 = 3;
 /// Within this time another plane answers: what is promised.
 pub(crate) const TAKEOVER: Duration = Duration::from_secs(10);
 
-pub(crate) const SCENARIO: &str = r#"
-    [[workload.source]]
-    name = "users"
-    arrivals = { kind = "constant", rate = "1/s" }
-    [[pipeline.stage]]
-    name = "generate"
-    pool = "gpu"
-    time = "1s"
-    lease = "10s"
-    deliveries_max = 100
-    [fleet.pool.gpu]
-    provider = "aws"
-    region = "us-east-1"
-    instance_type = "g6.xlarge"
-    slots = 16
-    count = 2
-    count_max = 2
-    [policy]
-    scaling = "static"
-    [objective]
-    deadline = "1h"
-    [run]
-    horizon = "1h"
-"#;
+pub(crate) const SCENE: Scene =
+    Scene { lease: "10s", deliveries_max: 100, slots: 16, machines: 2, deadline: "1h" };
 
 fn patience() -> Patience {
     use policy::units::Duration as Time;
@@ -222,7 +201,7 @@ pub(crate) fn told(name: &str) -> String {
 
 /// How a plane process is set up that listens there, and what it serves.
 pub(crate) fn service(listen: SocketAddr) -> (ServiceSettings, Scenario) {
-    let toml = std::env::var("HEADROOM_TEST_SCENARIO").unwrap_or_else(|_| SCENARIO.to_owned());
+    let toml = std::env::var("HEADROOM_TEST_SCENARIO").unwrap_or_else(|_| SCENE.toml());
     let loaded = scenarios::load_str("test", &toml, Path::new("."), &[]).expect("the scenario");
     let settings = ServiceSettings {
         folder: told("HEADROOM_TEST_FOLDER").into(),
@@ -245,15 +224,25 @@ pub(crate) fn service(listen: SocketAddr) -> (ServiceSettings, Scenario) {
     (settings, loaded.scenario)
 }
 
+/// Lives a life in a process of its own, which logs to stderr.
+pub(crate) fn live<T>(threads: usize, life: impl Future<Output = T>) -> T {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(threads).enable_all().build().expect("a runtime").block_on(life)
+}
+
+/// Waits for SIGTERM, also for one that comes before anybody waits.
+pub(crate) fn asked_to_end() -> impl Future<Output = ()> {
+    let kind = tokio::signal::unix::SignalKind::terminate();
+    let mut asked = tokio::signal::unix::signal(kind).expect("a signal");
+    async move {
+        asked.recv().await;
+    }
+}
+
 /// The life of a plane process.
 pub(crate) fn lead() -> ! {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let end = runtime.block_on(async {
+    let end = live(2, async {
         let listen: SocketAddr = told("HEADROOM_TEST_LISTEN").parse().expect("an address");
         let (connection, name) = (told("HEADROOM_TEST_DATABASE"), told("HEADROOM_TEST_NAME"));
         let settings = HaSettings {
@@ -264,8 +253,7 @@ pub(crate) fn lead() -> ! {
         let (service, scenario) = service(listen);
         let (asked, wants_end) = tokio::sync::watch::channel(false);
         tokio::spawn(async move {
-            let kind = tokio::signal::unix::SignalKind::terminate();
-            tokio::signal::unix::signal(kind).expect("a signal").recv().await;
+            asked_to_end().await;
             asked.send_replace(true);
         });
         let manual: Arc<dyn Provider> = Arc::new(ManualProvider);
@@ -284,9 +272,7 @@ pub(crate) fn lead() -> ! {
 
 /// The life of a worker process.
 pub(crate) fn work() -> ! {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let exit = runtime.block_on(async {
+    let exit = live(1, async {
         let address = Address::new(&told("HEADROOM_TEST_PLANES"), &told("HEADROOM_TEST_TOKEN"), None);
         let settings = WorkerSettings {
             address: address.expect("an address"),

@@ -10,6 +10,8 @@ mod fleet;
 #[allow(dead_code, reason = "the tests of faults use more of it")]
 mod judge;
 mod partition;
+#[path = "../scene/mod.rs"]
+mod scene;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,8 +20,9 @@ use std::time::{Duration, Instant};
 use client::{Crowd, Promises, ask, target};
 use cluster::Cluster;
 use control::store::{Election, PostgresPlace, PostgresStore};
-use fleet::{DEPOSED, Plane, TAKEOVER, Wish, WorkerProcess, addresses, leader};
+use fleet::{DEPOSED, Plane, SCENE, TAKEOVER, Wish, WorkerProcess, addresses, leader};
 use judge::Verdict;
+use scene::Scene;
 
 #[test]
 #[ignore = "a process of the other tests"]
@@ -365,7 +368,7 @@ fn a_standby_with_another_scenario_says_so_and_one_that_could_not_go_on_ends() {
     let connection = cluster.connection("127.0.0.1", &cluster.database());
     runtime().block_on(async {
         let (folder, addresses) = (tempfile::tempdir().expect("a folder"), addresses::<3>());
-        let start = |at: usize, scenario: &str| {
+        let start = |at: usize, scene: Scene| {
             Plane::start(Wish {
                 connection: connection.clone(),
                 name: format!("plane-{at}"),
@@ -373,13 +376,13 @@ fn a_standby_with_another_scenario_says_so_and_one_that_could_not_go_on_ends() {
                 folder: folder.path().join(at.to_string()),
                 shards: 1,
                 shard: 0,
-                prefix: vec!["env".to_owned(), format!("HEADROOM_TEST_SCENARIO={scenario}")],
+                prefix: vec!["env".to_owned(), format!("HEADROOM_TEST_SCENARIO={}", scene.toml())],
             })
         };
-        let mut planes = vec![start(0, fleet::SCENARIO)];
+        let mut planes = vec![start(0, SCENE)];
         assert_eq!(leader(&planes).await, 0);
         let differs = "the leader was started with scenario test (";
-        planes.push(start(1, &fleet::SCENARIO.replace("lease = \"10s\"", "lease = \"20s\"")));
+        planes.push(start(1, Scene { lease: "20s", ..SCENE }));
         until_said(&planes[1], differs).await;
         let until = Instant::now() + TAKEOVER;
         while !planes[1].log().contains(differs) {
@@ -387,7 +390,7 @@ fn a_standby_with_another_scenario_says_so_and_one_that_could_not_go_on_ends() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
 
-        let mut other = start(2, &fleet::SCENARIO.replace("slots = 16", "slots = 8"));
+        let mut other = start(2, Scene { slots: 8, ..SCENE });
         assert_eq!(other.end().await, Some(6));
         assert!(other.log().contains("Err(OtherScenario {"), "{}", other.log());
 
@@ -397,7 +400,7 @@ fn a_standby_with_another_scenario_says_so_and_one_that_could_not_go_on_ends() {
         assert_eq!(leader(&planes[1..]).await, 0);
         planes[0].tend();
         until_said(&planes[0], differs).await;
-        let same = start(2, &fleet::SCENARIO.replace("lease = \"10s\"", "lease = \"20s\""));
+        let same = start(2, Scene { lease: "20s", ..SCENE });
         until_said(&same, "plane-1 leads shard 0").await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert!(!same.log().contains(differs), "{}", same.log());

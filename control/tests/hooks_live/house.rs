@@ -18,33 +18,12 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
+use crate::scene::Scene;
+
 /// Nothing here takes as long, unless it is wrong.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
-const SCENARIO: &str = r#"
-    [[workload.source]]
-    name = "users"
-    arrivals = { kind = "constant", rate = "1/s" }
-    [[pipeline.stage]]
-    name = "generate"
-    pool = "gpu"
-    time = "1s"
-    lease = "60s"
-    deliveries_max = 20
-    [fleet.pool.gpu]
-    provider = "aws"
-    region = "us-east-1"
-    instance_type = "g6.xlarge"
-    slots = 64
-    count = 1
-    count_max = 1
-    [policy]
-    scaling = "static"
-    [objective]
-    deadline = "50min"
-    [run]
-    horizon = "1h"
-"#;
+const SCENE: Scene = Scene { lease: "60s", deliveries_max: 20, slots: 64, machines: 1, deadline: "50min" };
 
 /// Keys of two tenants, of a worker and of an operator.
 #[derive(Clone, Debug, Default)]
@@ -91,7 +70,7 @@ impl House {
     /// Builds a house in a folder that is there.
     pub(crate) async fn open_in(folder: TempDir, keys: Keys, plan: &Plan) -> Self {
         let scenario =
-            scenarios::load_str("test", SCENARIO, Path::new("."), &[]).expect("the scenario").scenario;
+            scenarios::load_str("test", &SCENE.toml(), Path::new("."), &[]).expect("the scenario").scenario;
         let mut objects = plan.objects.clone();
         if let control::objects::Place::Folder(place) = &mut objects.place {
             *place = folder.path().join(&place);

@@ -2,5 +2,7 @@
 
 mod house;
 mod objects;
+#[path = "../scene/mod.rs"]
+mod scene;
 mod verifier;
 mod webhooks;

@@ -25,33 +25,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+use crate::scene::Scene;
+
 /// Nothing here takes as long, unless it is wrong.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
-const SCENARIO: &str = r#"
-    [[workload.source]]
-    name = "users"
-    arrivals = { kind = "constant", rate = "1/s" }
-    [[pipeline.stage]]
-    name = "generate"
-    pool = "gpu"
-    time = "1s"
-    lease = "20s"
-    deliveries_max = 20
-    [fleet.pool.gpu]
-    provider = "aws"
-    region = "us-east-1"
-    instance_type = "g6.xlarge"
-    slots = 4
-    count = 1
-    count_max = 1
-    [policy]
-    scaling = "static"
-    [objective]
-    deadline = "50min"
-    [run]
-    horizon = "1h"
-"#;
+const SCENE: Scene = Scene { lease: "20s", deliveries_max: 20, slots: 4, machines: 1, deadline: "50min" };
 
 /// A service that runs.
 pub(crate) struct House {
@@ -75,7 +54,7 @@ impl House {
     pub(crate) async fn open_in(folder: TempDir, listen: SocketAddr, traces: Option<TraceSettings>) -> Self {
         use policy::units::Duration as Time;
         let scenario =
-            scenarios::load_str("test", SCENARIO, Path::new("."), &[]).expect("the scenario").scenario;
+            scenarios::load_str("test", &SCENE.toml(), Path::new("."), &[]).expect("the scenario").scenario;
         let patience = Patience {
             beat: Time::from_millis(200),
             silence: Time::from_secs(2),

@@ -2,6 +2,8 @@
 
 mod collector;
 mod house;
+#[path = "../scene/mod.rs"]
+mod scene;
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
