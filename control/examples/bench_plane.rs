@@ -1,5 +1,6 @@
 //! A plane and one worker process for measurements: `bench_plane serve FOLDER ADDRESS` and `bench_plane work URL SLOTS`.
 //! The plane is the real one, with journal, API, limits and metrics; the worker does nothing, as fast as it can.
+//! `HEADROOM_KEEP_S` has the plane forget what has been over for so many seconds.
 
 use std::sync::Arc;
 
@@ -81,6 +82,8 @@ fn main() {
 
 async fn serve(folder: &str, address: &str, scenario: &str) {
     let loaded = scenarios::load_str("bench", scenario, std::path::Path::new("."), &[]).expect("a scenario");
+    let keep = std::env::var("HEADROOM_KEEP_S").ok();
+    let keep = keep.map(|text| policy::units::Duration::from_secs(text.parse().expect("seconds")));
     let settings = ServiceSettings {
         public_url: None,
         webhooks: control::webhook::WebhookSettings::default(),
@@ -94,6 +97,7 @@ async fn serve(folder: &str, address: &str, scenario: &str) {
         joined: vec!["own".to_owned()],
         fleet: FleetSettings::default(),
         text: None,
+        keep,
         traces: None,
     };
     let manual: Arc<dyn Provider> = Arc::new(Manual);

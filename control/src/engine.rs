@@ -1,6 +1,6 @@
 //! The plane on its journal: commands in, durable, effects out. No thread, no clock, no socket; tests crash it anywhere.
 
-use policy::units::Instant;
+use policy::units::{Duration, Instant};
 
 use crate::clock::resumed;
 use crate::command::Command;
@@ -8,7 +8,8 @@ use crate::effect::{Effect, JobRecord};
 use crate::journal::{Seal, Sealer};
 use crate::number::JobNumber;
 use crate::plane::{ImageError, Plane, PlaneImage, Rules, Served, ServedError};
-use crate::store::{Batch, Recovered, Store, StoreError};
+use crate::retention::{AT_ONCE, Forgetting, Retention};
+use crate::store::{Batch, Mark, Recovered, Store, StoreError};
 
 /// Bytes of journal after which an image is worth its cost.
 const IMAGE_EVERY_BYTES: u64 = 256 << 20;
@@ -72,6 +73,7 @@ pub struct Engine<S> {
     commands_since_image: u64,
     bytes_since_image: u64,
     recovery: Recovery,
+    retention: Option<Retention>,
 }
 
 impl<S: Store> Engine<S> {
@@ -128,6 +130,7 @@ impl<S: Store> Engine<S> {
             sealer: Sealer::default(),
             next,
             recovery,
+            retention: None,
         };
         engine.apply(now, Command::TookOver { epoch, unix_ms });
         if let Some(wanted) = wanted {
@@ -179,19 +182,34 @@ impl<S: Store> Engine<S> {
         Ok(())
     }
 
-    /// Keeps an image when the journal behind the last one has grown enough; everything must be committed.
+    /// From now on forgets what has been over for `keep`, as [`Engine::forget_if_due`] is called; kept for ever without.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn retain(&mut self, keep: Duration) -> Result<(), StoreError> {
+        self.retention = Some(Retention::new(keep, self.store.marks()?));
+        Ok(())
+    }
+
+    /// Keeps an image when the journal behind the last one has grown enough, or one is to stay; everything must be
+    /// committed.
     ///
     /// # Errors
     /// [`StoreError`]. After [`StoreError::Full`] the engine may go on; the next image is due when the journal has grown
-    /// by as much again.
+    /// by as much again, or after a minute.
     pub fn keep_image_if_due(&mut self) -> Result<bool, StoreError> {
         let per_job = IMAGE_EVERY_COMMANDS_PER_JOB * self.plane.jobs_in_system() as u64;
-        let due = self.bytes_since_image > IMAGE_EVERY_BYTES && self.commands_since_image > per_job;
+        let has_grown = self.bytes_since_image > IMAGE_EVERY_BYTES && self.commands_since_image > per_job;
+        let due = has_grown || (self.is_mark_due() && self.commands_since_image > 0);
         if due {
             self.bytes_since_image = 0;
             self.keep_image()?;
         }
         Ok(due)
+    }
+
+    fn is_mark_due(&self) -> bool {
+        self.retention.as_ref().is_some_and(|retention| retention.is_mark_due(self.plane.last()))
     }
 
     /// Keeps an image now; everything must be committed.
@@ -200,11 +218,31 @@ impl<S: Store> Engine<S> {
     /// As [`Engine::commit`].
     pub fn keep_image(&mut self) -> Result<(), StoreError> {
         debug_assert_eq!(self.batch.count, 0, "an image is of durable state");
-        let image = self.plane.image().encode();
-        self.store.keep_image(self.next - 1, &image)?;
+        let at = self.plane.last();
+        let mark = Mark { upto: self.next - 1, at, ended_below: self.plane.ended_below() };
+        let stays = self.is_mark_due();
+        if let Some(retention) = self.retention.as_mut().filter(|_| stays) {
+            retention.begin_mark(at);
+        }
+        self.store.keep_image(mark, &self.plane.image().encode(), stays)?;
+        if let Some(retention) = self.retention.as_mut().filter(|_| stays) {
+            retention.marked(mark);
+        }
         self.commands_since_image = 0;
         self.bytes_since_image = 0;
         Ok(())
+    }
+
+    /// Forgets a part of what has been over for too long; `clock` is the plane's clock, which paces it.
+    ///
+    /// # Errors
+    /// [`StoreError`]. After [`StoreError::Full`] the engine may go on; it is tried again after a minute.
+    pub fn forget_if_due(&mut self, clock: Instant) -> Result<Forgetting, StoreError> {
+        let Some(retention) = &mut self.retention else { return Ok(Forgetting::Idle) };
+        let Some(mark) = retention.due(self.plane.last(), clock) else { return Ok(Forgetting::Idle) };
+        retention.begin_forgetting(clock);
+        let part = self.store.forget(mark, AT_ONCE)?;
+        Ok(retention.forgot(mark, part, clock))
     }
 
     /// The plane, to look at. Until the next commit it may show what is not durable.
@@ -463,7 +501,7 @@ mod tests {
     use super::*;
     use crate::plane::Patience;
     use crate::specimen::specimen;
-    use crate::store::{Archive, Disk, DiskStore, Visit};
+    use crate::store::{Archive, Disk, DiskStore, Forgotten, Visit};
 
     /// Takes commands, and has no room for an image.
     struct Narrow(DiskStore);
@@ -481,8 +519,16 @@ mod tests {
             self.0.append(batch)
         }
 
-        fn keep_image(&mut self, _: u64, _: &[u8]) -> Result<(), StoreError> {
+        fn keep_image(&mut self, _: Mark, _: &[u8], _: bool) -> Result<(), StoreError> {
             Err(StoreError::Full { place: "here".to_owned() })
+        }
+
+        fn marks(&mut self) -> Result<Vec<Mark>, StoreError> {
+            self.0.marks()
+        }
+
+        fn forget(&mut self, mark: Mark, limit: usize) -> Result<Forgotten, StoreError> {
+            self.0.forget(mark, limit)
         }
 
         fn archive(&self) -> Box<dyn Archive> {

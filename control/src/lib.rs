@@ -23,6 +23,7 @@ pub mod prices;
 pub mod protocol;
 pub mod remote;
 pub mod replay;
+pub mod retention;
 pub mod service;
 pub mod shell;
 #[cfg(test)]

@@ -58,6 +58,8 @@ pub struct ServiceSettings {
     pub objects: ObjectSettings,
     /// The scenario as text, kept beside the journal so that it can be replayed; without it nothing is kept.
     pub text: Option<ScenarioText>,
+    /// Ended jobs, and the journal, are kept for so long; for ever without.
+    pub keep: Option<policy::units::Duration>,
     /// How jobs are traced; not at all without.
     pub traces: Option<TraceSettings>,
 }
@@ -219,6 +221,14 @@ impl Service {
     ) -> Result<Self, ServiceError> {
         let started = std::time::Instant::now();
         let keys = Arc::new(KeyRing::open(&settings.folder)?);
+        let keep = settings.keep;
+        let open = move || {
+            let mut engine = open()?;
+            if let Some(keep) = keep {
+                engine.retain(keep)?;
+            }
+            Ok::<_, OpenError>(engine)
+        };
         let opened = tokio::task::spawn_blocking(open).await;
         let engine = opened.map_err(|error| ServiceError::Io {
             what: "folding the journal".to_owned(),

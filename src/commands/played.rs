@@ -62,6 +62,7 @@ pub(crate) fn played(
         }
     };
     leave_out(counts.cancellations, "cancellations are not simulated: those jobs are served");
+    leave_out(traffic.carried, "jobs that were there when the kept journal begins are left out");
     leave_out(counts.unfinished, "jobs had not ended when the journal did; simulated jobs all end");
     leave_out(counts.over_quota, "submissions beyond a tenant's quota are left out");
     leave_out(

@@ -219,6 +219,7 @@ async fn play(
         webhooks: control::webhook::WebhookSettings::default(),
         objects: ObjectSettings { place: Place::Folder(folder.join("objects")), ..ObjectSettings::default() },
         text: Some(text),
+        keep: None,
         traces: None,
     };
     let inputs = load_inputs(&scenario)?;

@@ -53,6 +53,8 @@ pub(crate) struct ReplayArgs {
 #[derive(Serialize)]
 struct Told {
     is_same: bool,
+    /// Before the first command that is kept.
+    commands_forgotten: u64,
     commands: u64,
     batches: u64,
     batches_compared: u64,
@@ -82,6 +84,7 @@ impl From<&Verdict> for Told {
         };
         Self {
             is_same: verdict.difference.is_none(),
+            commands_forgotten: verdict.forgotten,
             commands: verdict.commands,
             batches: verdict.batches,
             batches_compared: verdict.batches_compared,
@@ -137,6 +140,12 @@ fn text(verdict: &Verdict) -> String {
         time(length),
         figure(verdict.batches as f64),
     );
+    if verdict.forgotten > 0 {
+        let count = figure(verdict.forgotten as f64);
+        text += &format!(
+            "the {count} commands before are no longer kept: it begins with the image behind them\n"
+        );
+    }
     text += &format!(
         "compared: {} effects, {} decisions, minutes and ended instances, {} ended jobs\n",
         figure(verdict.effects_compared as f64),

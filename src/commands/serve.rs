@@ -11,7 +11,7 @@ use control::objects::{ObjectSettings, Place};
 use control::plane::Patience;
 use control::service::{End, Making, Service, ServiceError, ServiceSettings};
 use control::webhook::WebhookSettings;
-use policy::units::Usd;
+use policy::units::{Duration, Usd};
 use tokio::sync::watch;
 
 use super::inputs::load_scenario;
@@ -39,6 +39,8 @@ Examples:
 Without keys (`headroom keys create`) the plane listens to this machine alone, and every program on it may do everything.
 SIGTERM and Ctrl-C end it in order: no new jobs, answers in flight are given, everything is on disk. Workers wait for the
 next plane. Whatever kills it otherwise, the next one goes on where it was.";
+
+const DAY_S: u64 = 24 * 3600;
 
 /// `headroom serve`.
 #[derive(Args, Clone, Debug)]
@@ -91,6 +93,9 @@ pub(crate) struct ServeArgs {
     /// Inputs are removed after so many days; 0 keeps them for ever.
     #[arg(long, value_name = "DAYS", default_value_t = 31, value_parser = clap::value_parser!(u32).range(..=36_500))]
     inputs_keep_days: u32,
+    /// Ended jobs, and the journal, are forgotten after so many days; 0 keeps them for ever.
+    #[arg(long, value_name = "DAYS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=36_500))]
+    jobs_keep_days: u32,
     #[command(flatten)]
     several: SeveralArgs,
     #[command(flatten)]
@@ -187,13 +192,13 @@ fn settings(args: &ServeArgs, loaded: &scenarios::Loaded, joined: Vec<String>) -
         webhooks: WebhookSettings { allow_private: args.webhook_private, ..WebhookSettings::default() },
         objects: objects(args),
         text: Some(ScenarioText { toml: with_whole_paths(&loaded.resolved_toml, &args.file), compress: 1.0 }),
+        keep: (args.jobs_keep_days > 0).then(|| Duration::from_secs(DAY_S * u64::from(args.jobs_keep_days))),
         traces: args.traces.settings(),
     }
 }
 
 fn objects(args: &ServeArgs) -> ObjectSettings {
-    let days =
-        |count: u32| (count > 0).then(|| std::time::Duration::from_secs(24 * 3600).saturating_mul(count));
+    let days = |count: u32| (count > 0).then(|| std::time::Duration::from_secs(DAY_S).saturating_mul(count));
     let place = match &args.objects {
         None => Place::Folder(args.data.join("objects")),
         Some(text) if text.starts_with("s3://") => Place::S3(text.clone()),

@@ -140,6 +140,12 @@ impl Reader {
         let mut wrong = None;
         let read = store.tail(fold.next(), &mut |recovered| fold.visit(recovered, &mut wrong));
         wrong.map_or(Ok(()), Err)?;
+        if let Err(StoreError::Damaged { what, .. }) = &read {
+            // What it has not read may be forgotten by now. If it is not, the image does not help either.
+            tracing::warn!("reading the journal anew from its latest image: {what}");
+            *fold = Fold::new(rules.clone());
+            return fold.recover(store);
+        }
         Ok(read?)
     }
 

@@ -151,6 +151,11 @@ impl PlaneImage {
         let (dispatcher, rest) = postcard::from_bytes(bytes)?;
         Ok(Self { origin, dispatcher, rest })
     }
+
+    /// What its plane was started with, where it holds that.
+    pub fn served(&self) -> Option<&Served> {
+        self.origin.as_ref()?.served.as_ref()
+    }
 }
 
 impl Plane {

@@ -129,6 +129,11 @@ impl Jobs {
         self.by_number.len()
     }
 
+    /// The smallest number.
+    pub(crate) fn first(&self) -> Option<JobNumber> {
+        self.by_number.first_key_value().map(|(number, _)| *number)
+    }
+
     /// Up to `limit` jobs above `after`, of one tenant or of all; no more than [`SCAN_MAX`] are looked at.
     pub(crate) fn list(&self, tenant: Option<TenantId>, after: Option<JobNumber>, limit: usize) -> Listing {
         use std::ops::Bound::{Excluded, Unbounded};

@@ -259,6 +259,16 @@ impl Plane {
         self.jobs.len()
     }
 
+    /// Jobs with smaller numbers have ended.
+    pub fn ended_below(&self) -> JobNumber {
+        self.jobs.first().unwrap_or(self.next_job())
+    }
+
+    /// Number of the next job.
+    pub fn next_job(&self) -> JobNumber {
+        JobNumber::new(self.rules.shard, self.sequence)
+    }
+
     /// The dispatcher, to look at.
     pub fn dispatcher(&self) -> &Dispatcher {
         &self.dispatcher

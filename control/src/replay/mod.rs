@@ -13,7 +13,7 @@ use crate::command::Command;
 use crate::effect::Effect;
 use crate::engine::{Commands, first_served};
 use crate::journal::{Seal, Sealer};
-use crate::plane::{Plane, Rules, Served, ServedError};
+use crate::plane::{ImageError, Plane, PlaneImage, Rules, Served, ServedError};
 use crate::store::{Recovered, Store, StoreError};
 
 /// The rules under which a journal that does not say it was written, from an epoch on.
@@ -40,6 +40,9 @@ pub enum ReplayError {
     /// Nobody said under which rules.
     #[error("under which scenario the journal was written is not known; name it with --scenario")]
     NoOrigin,
+    /// The image that it begins with cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// It was cut.
     #[error("commands before number {0} are not kept: a journal is replayed from its first command")]
     Cut(u64),
@@ -75,6 +78,9 @@ pub struct Batch<'a> {
 
 /// Looks on while a journal is folded.
 pub trait Watch {
+    /// The journal's beginning is forgotten: `plane` is as it was before the first command that is kept, number `first`.
+    fn begin(&mut self, _plane: &Plane, _first: u64) {}
+
     /// A command was applied.
     ///
     /// # Errors
@@ -132,7 +138,26 @@ fn stretch(
     let mut sealer = Sealer::default();
     let (mut cut, mut expected, mut is_over) = (None, 1, false);
     store.history(&mut |recovered| {
-        let Recovered::Batch { first, count, body } = recovered else { return Ok(()) };
+        let (first, count, body) = match recovered {
+            Recovered::Batch { first, count, body } => (first, count, body),
+            Recovered::Image { upto, image } => {
+                match base(&image, rules, secret) {
+                    Ok((plane, says)) => {
+                        is_whole = says;
+                        if is_whole {
+                            epochs = 0..u64::MAX;
+                        }
+                        if epochs.contains(&plane.epoch()) {
+                            watch.begin(&plane, upto + 1);
+                        }
+                        folded = Some(plane);
+                    }
+                    Err(error) => wrong = Some(error),
+                }
+                expected = upto + 1;
+                return Ok(());
+            }
+        };
         if first != expected {
             cut = cut.or(Some(first));
         }
@@ -195,6 +220,18 @@ fn stretch(
         None => begin(None, rules, secret)?,
     };
     Ok((plane, is_whole))
+}
+
+/// The plane of the image that a journal begins with, and whether the image says what the plane was started with.
+fn base(image: &[u8], rules: Option<&Rules>, secret: [u8; 32]) -> Result<(Plane, bool), ReplayError> {
+    let image = PlaneImage::decode(image)?;
+    let rules = match (image.served(), rules) {
+        (Some(served), _) => served.rules(secret)?,
+        (None, Some(rules)) => rules.clone(),
+        (None, None) => return Err(ReplayError::NoOrigin),
+    };
+    let says = image.served().is_some();
+    Ok((Plane::restore(rules, image)?, says))
 }
 
 /// The plane before its first command.

@@ -9,7 +9,8 @@ use crate::command::SessionId;
 use crate::engine::Engine;
 use crate::plane::Patience;
 use crate::protocol::{Hello, PROTOCOL_VERSION, Report, Start, ToWorker};
-use crate::store::{Archive, Batch as StoreBatch, Disk, DiskStore, SqliteStore, Visit};
+use crate::retention::Forgetting;
+use crate::store::{Archive, Batch as StoreBatch, Disk, DiskStore, Forgotten, Mark, SqliteStore, Visit};
 use crate::submission::Submission;
 
 pub(super) const SCENARIO: &str = r#"
@@ -227,6 +228,70 @@ fn a_day_is_read_out_of_its_journal() {
     assert!((day.spent.as_nanos() - 40_000_000).abs() < 1_000_000, "{}", day.spent);
 }
 
+/// Two days, of which the first is forgotten.
+fn cut_short<S: Store>(store: S) -> (Engine<S>, u64, i64) {
+    let mut engine = play(store);
+    // The mark lies where all ten have ended.
+    engine.retain(Duration::from_secs(10)).unwrap();
+    assert!(engine.keep_image_if_due().unwrap());
+    let upto = engine.next() - 1;
+    let spent = |engine: &Engine<S>| engine.plane().figures(engine.plane().last()).spent_nanousd;
+    let before = spent(&engine);
+    let mut script = Script {
+        engine,
+        now: Instant::START,
+        effects: Vec::new(),
+        under_way: Vec::new(),
+        sessions: Vec::new(),
+        beat_at: Instant::NEVER,
+    };
+    script.now = script.engine.plane().last();
+    script.join(21);
+    script.submit(None);
+    let ended_ms = script.now.as_nanos() / 1_000_000;
+    script.until(ended_ms + 11_000, None);
+    script.tell(Command::Tick);
+    let mut engine = script.engine;
+    let clock = engine.plane().last();
+    let Forgetting::Over { mark, total } = engine.forget_if_due(clock).unwrap() else {
+        panic!("it is old enough")
+    };
+    assert_eq!((mark.upto, total.jobs), (upto, 10));
+    assert!(total.batches > 10, "{total:?}");
+    assert_eq!(engine.forget_if_due(clock).unwrap(), Forgetting::Idle, "once");
+    let since = spent(&engine) - before;
+    (engine, upto, since)
+}
+
+#[test]
+fn what_is_kept_of_a_journal_decides_alike_from_its_mark_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, upto, spent) = cut_short(SqliteStore::open(folder.path()).unwrap());
+    let next = engine.next();
+    drop(engine);
+    let mut store = SqliteStore::read(folder.path()).unwrap();
+    let origins = origins(&store, 2);
+    let verdict = verify(&mut store, &origins).unwrap();
+    assert_eq!(verdict.difference, None);
+    assert_eq!((verdict.forgotten, verdict.commands), (upto, next - 1 - upto));
+    assert_eq!(verdict.jobs_compared, 1);
+    let day = live_outcomes(&mut store, &origins).unwrap();
+    assert_eq!((day.arrivals.len(), day.counts.of(JobOutcome::Done), day.carried), (1, 1, 0));
+    assert_eq!(day.arrivals[0].at, Instant::START, "times count from the mark");
+    assert_eq!(day.peaks, [2], "machines that were there count");
+    assert_eq!((day.spent.as_nanos(), day.spent.as_nanos() > 0), (spent, true), "since the mark");
+    // A start goes on as ever, and knows its marks.
+    let mut again = Engine::open(SqliteStore::open(folder.path()).unwrap(), rules(2), 2_000_000).unwrap();
+    again.retain(Duration::from_secs(10)).unwrap();
+    assert_eq!((again.plane().jobs_in_system(), again.next()), (0, next));
+    // Without the image that it begins with, what is left says nothing.
+    drop(again);
+    let connection = rusqlite::Connection::open(folder.path().join("journal.sqlite")).unwrap();
+    connection.execute("DELETE FROM image", []).unwrap();
+    let mut store = SqliteStore::read(folder.path()).unwrap();
+    assert!(matches!(verify(&mut store, &origins), Err(ReplayError::Cut(first)) if first == upto + 1));
+}
+
 #[test]
 fn planes_with_other_rules_are_replayed_under_their_own() {
     let disk = Disk::default();
@@ -277,8 +342,16 @@ impl Store for Cut {
         Ok(())
     }
 
-    fn keep_image(&mut self, _: u64, _: &[u8]) -> Result<(), StoreError> {
+    fn keep_image(&mut self, _: Mark, _: &[u8], _: bool) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    fn marks(&mut self) -> Result<Vec<Mark>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn forget(&mut self, _: Mark, _: usize) -> Result<Forgotten, StoreError> {
+        Ok(Forgotten::default())
     }
 
     fn archive(&self) -> Box<dyn Archive> {

@@ -10,6 +10,7 @@ use super::{Origin, ReplayError, Step, Watch, walk};
 use crate::command::{Command, LaunchToken};
 use crate::effect::{Answer, Effect, JobState, Refusal};
 use crate::number::JobNumber;
+use crate::plane::Plane;
 use crate::protocol::{Report, ToWorker};
 use crate::store::{Store, StoreError};
 
@@ -82,6 +83,10 @@ pub struct Traffic {
     pub waits: Vec<u64>,
     /// Times of work and of start-ups.
     pub measured: Measured,
+    /// When the journal begins that is kept, on the plane's clock; all times here count from then.
+    pub begun: Instant,
+    /// Jobs that were in the system then; what became of them is left out.
+    pub carried: u64,
     /// Time of the last command.
     pub last: Instant,
     /// What the machines cost until then.
@@ -98,8 +103,8 @@ pub fn live_outcomes(store: &mut dyn Store, origins: &[Origin]) -> Result<Traffi
     let mut watch = Observer::default();
     let plane = walk(store, origins, &mut watch)?;
     let mut traffic = watch.traffic;
-    traffic.last = plane.last();
-    traffic.spent = Usd::from_nanos(plane.figures(plane.last()).spent_nanousd);
+    traffic.last = Instant::START + plane.last().since(traffic.begun);
+    traffic.spent = Usd::from_nanos(plane.figures(plane.last()).spent_nanousd - watch.spent_nanousd);
     traffic.counts.unfinished = plane.jobs_in_system() as u64;
     traffic.peaks.resize(plane.rules().system.pools.len(), 0);
     Ok(traffic)
@@ -121,9 +126,23 @@ struct Observer {
     /// Launches that count among the machines, by token.
     machines: BTreeMap<LaunchToken, PoolId>,
     counts: Vec<u32>,
+    /// The first that arrives in the journal, where its beginning is forgotten.
+    first_job: Option<JobNumber>,
+    /// Spent before the journal begins.
+    spent_nanousd: i64,
 }
 
 impl Watch for Observer {
+    fn begin(&mut self, plane: &Plane, _: u64) {
+        self.traffic.begun = plane.last();
+        self.traffic.carried = plane.jobs_in_system() as u64;
+        self.first_job = Some(plane.next_job());
+        self.spent_nanousd = plane.figures(plane.last()).spent_nanousd;
+        for launch in plane.launches() {
+            self.machine(plane, launch.token, launch.pool);
+        }
+    }
+
     fn step(&mut self, step: &Step<'_>) -> Result<(), StoreError> {
         let counts = &mut self.traffic.counts;
         match step.command {
@@ -171,6 +190,9 @@ impl Observer {
             }
             Effect::Ended(record) => {
                 self.attempts.remove(&record.job);
+                if self.first_job.is_some_and(|first| record.job < first) {
+                    return;
+                }
                 self.traffic.counts.ended[index(record.outcome)] += 1;
                 if record.outcome == JobOutcome::Done {
                     self.traffic.latencies.push(record.ended.since(record.arrived).as_nanos());
@@ -193,19 +215,24 @@ impl Observer {
 
     fn launched(&mut self, step: &Step<'_>, token: LaunchToken, pool: PoolId) {
         // Orders are repeated after a restart.
-        if self.machines.insert(token, pool).is_some() {
-            return;
-        }
-        if !step.plane.rules().joined.contains(&pool) {
+        if self.machine(step.plane, token, pool) && !step.plane.rules().joined.contains(&pool) {
             self.launches.insert(token, (pool, step.now));
         }
-        let pools = step.plane.rules().system.pools.len();
+    }
+
+    /// Counts a machine; whether it is new.
+    fn machine(&mut self, plane: &Plane, token: LaunchToken, pool: PoolId) -> bool {
+        if self.machines.insert(token, pool).is_some() {
+            return false;
+        }
+        let pools = plane.rules().system.pools.len();
         self.counts.resize(pools, 0);
         self.traffic.peaks.resize(pools, 0);
         let count = &mut self.counts[pool.index()];
         *count += 1;
         let peak = &mut self.traffic.peaks[pool.index()];
         *peak = (*peak).max(*count);
+        true
     }
 
     fn answered(&mut self, step: &Step<'_>, answer: &Answer) {
@@ -222,7 +249,7 @@ impl Observer {
         }
         counts.arrived += 1;
         self.traffic.arrivals.push(Arrival {
-            at: step.now,
+            at: Instant::START + step.now.since(self.traffic.begun),
             class: submission.class,
             region: submission.region,
             priority: submission.priority,

@@ -9,6 +9,7 @@ use crate::effect::Effect;
 use crate::engine::{decode_record, encode_record};
 use crate::journal::{Row, Seal};
 use crate::number::JobNumber;
+use crate::plane::Plane;
 use crate::store::{Archive, Store, StoreError};
 
 /// Ended jobs read at once.
@@ -17,6 +18,8 @@ const PAGE: usize = 1000;
 /// What a replay found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verdict {
+    /// Commands before the first that is kept; they are not looked at.
+    pub forgotten: u64,
     /// Commands that were applied again.
     pub commands: u64,
     /// In so many batches.
@@ -55,23 +58,31 @@ pub struct Difference {
 /// # Errors
 /// [`ReplayError`] when it cannot be read or folded; a difference is no error.
 pub fn verify(store: &mut dyn Store, origins: &[Origin]) -> Result<Verdict, ReplayError> {
-    let mut watch = Comparison { archive: store.archive(), ended: Vec::new(), verdict: Verdict::default() };
+    let mut watch =
+        Comparison { archive: store.archive(), base: None, ended: Vec::new(), verdict: Verdict::default() };
     walk(store, origins, &mut watch)?;
     let mut verdict = watch.verdict;
     if verdict.difference.is_none() {
-        verdict.difference = unknown_job(&mut *watch.archive, &verdict)?;
+        verdict.difference = unknown_job(&mut *watch.archive, watch.base, &verdict)?;
     }
     Ok(verdict)
 }
 
 struct Comparison {
     archive: Box<dyn Archive>,
+    /// Time until which nothing is looked at, where the journal's beginning is forgotten.
+    base: Option<Instant>,
     /// Jobs that ended in this batch: number, command, record.
     ended: Vec<(JobNumber, u64, Vec<u8>)>,
     verdict: Verdict,
 }
 
 impl Watch for Comparison {
+    fn begin(&mut self, plane: &Plane, first: u64) {
+        self.base = Some(plane.last());
+        self.verdict.forgotten = first - 1;
+    }
+
     fn step(&mut self, step: &Step<'_>) -> Result<(), StoreError> {
         self.verdict.commands += 1;
         self.verdict.first = self.verdict.first.or(Some(step.now));
@@ -149,14 +160,19 @@ fn compare_job(job: JobNumber, kept: Option<&[u8]>, ours: &[u8]) -> Option<Strin
 }
 
 /// A job among the ended ones that did not end in the replay. A plane that still writes may have ended more since.
-fn unknown_job(archive: &mut dyn Archive, verdict: &Verdict) -> Result<Option<Difference>, StoreError> {
+fn unknown_job(
+    archive: &mut dyn Archive,
+    base: Option<Instant>,
+    verdict: &Verdict,
+) -> Result<Option<Difference>, StoreError> {
     let (mut before, mut kept) = (None, 0);
     loop {
         let page = archive.latest(before, PAGE)?;
         for bytes in &page {
             let record = decode_record(JobNumber(0), bytes)?;
             before = Some(record.job);
-            kept += u64::from(record.ended <= verdict.last);
+            let is_seen = base.is_none_or(|base| record.ended > base) && record.ended <= verdict.last;
+            kept += u64::from(is_seen);
         }
         if page.len() < PAGE {
             break;

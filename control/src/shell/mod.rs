@@ -18,7 +18,8 @@ use crate::command::Command;
 use crate::effect::{Answer, Effect};
 use crate::engine::Engine;
 use crate::number::JobNumber;
-use crate::store::{Store, StoreError};
+use crate::retention::Forgetting;
+use crate::store::{Forgotten, Store, StoreError};
 use crate::trace::TraceContext;
 use handle::Message;
 
@@ -33,6 +34,9 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// Longest sleep: figures are renewed as often.
 const SLEEP_MAX: StdDuration = StdDuration::from_millis(500);
+
+/// Longest sleep while there is something to forget.
+const FORGETTING_PAUSE: StdDuration = StdDuration::from_nanos(crate::retention::PAUSE.as_nanos());
 
 /// Pause before a commit is tried again for which there was no room.
 const FULL_PAUSE: StdDuration = StdDuration::from_millis(500);
@@ -60,7 +64,19 @@ pub fn start<S: Store + 'static>(
     let handle = Handle::new(sender, archive, outlets.shared());
     let run = move || {
         let (askers, looks, watches, effects) = (VecDeque::new(), Vec::new(), Vec::new(), Vec::new());
-        Shell { engine, clock, outlets, receiver, askers, looks, watches, effects, stop: None }.run()
+        Shell {
+            engine,
+            clock,
+            outlets,
+            receiver,
+            askers,
+            looks,
+            watches,
+            effects,
+            stop: None,
+            is_forgetting: false,
+        }
+        .run()
     };
     let thread = std::thread::Builder::new().name("plane".to_owned()).spawn(run)?;
     Ok((handle, thread))
@@ -94,6 +110,8 @@ struct Shell<S> {
     watches: Vec<(JobNumber, mpsc::UnboundedSender<News>)>,
     effects: Vec<Effect>,
     stop: Option<oneshot::Sender<()>>,
+    /// There is more to forget.
+    is_forgetting: bool,
 }
 
 impl<S: Store> Shell<S> {
@@ -113,7 +131,8 @@ impl<S: Store> Shell<S> {
     /// Takes what has come, makes it durable, and lets everybody know.
     fn turn(&mut self) -> Result<(), StoreError> {
         if self.engine.pending() == 0 {
-            let wait = self.clock.until(self.engine.plane().poll_timeout()).min(SLEEP_MAX);
+            let longest = if self.is_forgetting { FORGETTING_PAUSE } else { SLEEP_MAX };
+            let wait = self.clock.until(self.engine.plane().poll_timeout()).min(longest);
             match self.receiver.recv_timeout(wait) {
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -151,6 +170,29 @@ impl<S: Store> Shell<S> {
             }
             Err(error) => return Err(error),
         }
+        self.forget()
+    }
+
+    /// Forgets a part of what has been over for too long.
+    fn forget(&mut self) -> Result<(), StoreError> {
+        self.is_forgetting = match self.engine.forget_if_due(self.clock.now()) {
+            Ok(Forgetting::Idle) => false,
+            Ok(Forgetting::UnderWay) => true,
+            Ok(Forgetting::Over { mark, total }) => {
+                self.outlets.forget(mark.ended_below);
+                if total != Forgotten::default() {
+                    let Forgotten { batches, jobs } = total;
+                    tracing::info!(upto = mark.upto, batches, jobs, "forgot what was over for too long");
+                }
+                false
+            }
+            // Room that is needed to make room: later.
+            Err(error @ StoreError::Full { .. }) => {
+                tracing::warn!("nothing is forgotten now: {error}");
+                false
+            }
+            Err(error) => return Err(error),
+        };
         Ok(())
     }
 

@@ -114,6 +114,12 @@ impl Shared {
         SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
     }
 
+    fn forget(&self, below: JobNumber) {
+        let mut recent = held(&self.recent);
+        recent.order.retain(|job| *job >= below);
+        recent.records.retain(|job, _| *job >= below);
+    }
+
     fn keep(&self, record: &Arc<JobRecord>) {
         let mut recent = held(&self.recent);
         if recent.order.len() >= RECENT_MAX
@@ -336,6 +342,11 @@ impl Outlets {
         if self.shared.is_writable.swap(false, Ordering::Relaxed) {
             tracing::error!("{error}, the plane goes on by itself");
         }
+    }
+
+    /// Ended jobs below a number are known no more.
+    pub(super) fn forget(&self, below: JobNumber) {
+        self.shared.forget(below);
     }
 
     pub(super) fn wants_stop(&self) -> bool {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use policy::units::random::mix;
 
-use super::{Archive, Batch, Doing, Recovered, Store, StoreError, Visit};
+use super::{Archive, Batch, Doing, Forgotten, Mark, Recovered, Store, StoreError, Visit};
 use crate::number::JobNumber;
 
 /// What a simulated disk does at the next append.
@@ -23,7 +23,10 @@ pub enum DiskFault {
 #[derive(Debug, Default)]
 struct Content {
     log: Vec<u8>,
-    image: Option<(u64, Vec<u8>)>,
+    /// The latest image, and those that stay, by number.
+    images: Vec<(Mark, Vec<u8>, bool)>,
+    /// Ended jobs whose frames are forgotten.
+    ended: Vec<(u64, Vec<u8>)>,
     fault: Option<DiskFault>,
     appends: u64,
 }
@@ -117,27 +120,39 @@ fn frames(log: &[u8]) -> impl Iterator<Item = Frame<'_>> {
     })
 }
 
+/// Gives the batches from command `from` on.
+fn batches(log: &[u8], from: u64, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+    for frame in frames(log).filter(|frame| frame.first >= from) {
+        visit(Recovered::Batch { first: frame.first, count: frame.count, body: frame.body.to_vec() })?;
+    }
+    Ok(())
+}
+
 impl Store for DiskStore {
     fn recover(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         let content = self.disk.content();
         let mut from = 0;
-        if let Some((upto, image)) = &content.image {
-            from = upto + 1;
-            visit(Recovered::Image { upto: *upto, image: image.clone() })?;
+        if let Some((mark, image, _)) = content.images.last() {
+            from = mark.upto + 1;
+            visit(Recovered::Image { upto: mark.upto, image: image.clone() })?;
         }
-        for frame in frames(&content.log).filter(|frame| frame.first >= from) {
-            visit(Recovered::Batch { first: frame.first, count: frame.count, body: frame.body.to_vec() })?;
-        }
-        Ok(())
+        batches(&content.log, from, visit)
     }
 
     fn history(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         // A copy: who visits may look into the archive.
-        let log = self.disk.content().log.clone();
-        for frame in frames(&log) {
-            visit(Recovered::Batch { first: frame.first, count: frame.count, body: frame.body.to_vec() })?;
+        let content = self.disk.content();
+        let (log, images) = (content.log.clone(), content.images.clone());
+        drop(content);
+        let first = frames(&log).next().map_or(0, |frame| frame.first);
+        let mut from = 0;
+        if first != 1
+            && let Some((mark, image, _)) = images.into_iter().find(|(mark, ..)| mark.upto + 1 >= first)
+        {
+            from = mark.upto + 1;
+            visit(Recovered::Image { upto: mark.upto, image })?;
         }
-        Ok(())
+        batches(&log, from, visit)
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), StoreError> {
@@ -168,9 +183,37 @@ impl Store for DiskStore {
         }
     }
 
-    fn keep_image(&mut self, upto: u64, image: &[u8]) -> Result<(), StoreError> {
-        self.disk.content().image = Some((upto, image.to_vec()));
+    fn keep_image(&mut self, mark: Mark, image: &[u8], stays: bool) -> Result<(), StoreError> {
+        let images = &mut self.disk.content().images;
+        images.retain(|(older, _, stays)| *stays && older.upto != mark.upto);
+        images.push((mark, image.to_vec(), stays));
         Ok(())
+    }
+
+    fn marks(&mut self) -> Result<Vec<Mark>, StoreError> {
+        let content = self.disk.content();
+        Ok(content.images.iter().filter(|(.., stays)| *stays).map(|(mark, ..)| *mark).collect())
+    }
+
+    fn forget(&mut self, mark: Mark, limit: usize) -> Result<Forgotten, StoreError> {
+        let mut content = self.disk.content();
+        let old: Vec<_> = frames(&content.log).filter(|frame| frame.first <= mark.upto).take(limit).collect();
+        let cut = old.last().map_or(0, |frame| frame.end);
+        let owned = |(job, body): &(u64, &[u8])| (*job, body.to_vec());
+        let ended: Vec<_> = old.iter().flat_map(|frame| frame.ended.iter().map(owned)).collect();
+        let batches = old.len() as u64;
+        content.log.drain(..cut);
+        content.ended.extend(ended);
+        content.images.retain(|(older, ..)| older.upto >= mark.upto);
+        // Those in frames that are left can only be forgotten with them.
+        let mut jobs = 0;
+        content.ended.sort_unstable_by_key(|(job, _)| *job);
+        content.ended.retain(|(job, _)| {
+            let is_old = *job < mark.ended_below.0 && jobs < limit as u64;
+            jobs += u64::from(is_old);
+            !is_old
+        });
+        Ok(Forgotten { batches, jobs })
     }
 
     fn archive(&self) -> Box<dyn Archive> {
@@ -187,15 +230,20 @@ struct DiskArchive(Disk);
 impl Archive for DiskArchive {
     fn ended(&mut self, job: JobNumber) -> Result<Option<Vec<u8>>, StoreError> {
         let content = self.0.content();
-        let mut ended = frames(&content.log).flat_map(|frame| frame.ended);
+        let mut ended = ended(&content);
         Ok(ended.find(|(number, _)| *number == job.0).map(|(_, body)| body.to_vec()))
     }
 
     fn latest(&mut self, before: Option<JobNumber>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
         let content = self.0.content();
-        let mut ended: Vec<_> = frames(&content.log).flat_map(|frame| frame.ended).collect();
+        let mut ended: Vec<_> = ended(&content).collect();
         ended.sort_unstable_by_key(|(job, _)| std::cmp::Reverse(*job));
         let below = ended.into_iter().filter(|(job, _)| before.is_none_or(|before| *job < before.0));
         Ok(below.take(limit).map(|(_, body)| body.to_vec()).collect())
     }
+}
+
+fn ended(content: &Content) -> impl Iterator<Item = (u64, &[u8])> {
+    let apart = content.ended.iter().map(|(job, body)| (*job, &body[..]));
+    apart.chain(frames(&content.log).flat_map(|frame| frame.ended))
 }

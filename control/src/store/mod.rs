@@ -11,6 +11,8 @@ pub use disk::{Disk, DiskFault, DiskStore};
 pub use postgres::{Election, Leader, PostgresPlace, PostgresStore};
 pub use sqlite::SqliteStore;
 
+use policy::units::Instant;
+
 use crate::number::JobNumber;
 
 /// Commands that become durable together, and the jobs that ended by them.
@@ -33,6 +35,26 @@ pub enum Recovered {
     Image { upto: u64, image: Vec<u8> },
     /// A batch behind it.
     Batch { first: u64, count: u64, body: Vec<u8> },
+}
+
+/// A place in a journal of which an image is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Number of the last command before it.
+    pub upto: u64,
+    /// Time of that command.
+    pub at: Instant,
+    /// Jobs with smaller numbers had ended by then.
+    pub ended_below: JobNumber,
+}
+
+/// What a store forgot in one go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Batches.
+    pub batches: u64,
+    /// Ended jobs.
+    pub jobs: u64,
 }
 
 /// A store that cannot do what it must.
@@ -101,7 +123,8 @@ pub trait Store: Send {
     /// [`StoreError::Damaged`], or what `visit` returned.
     fn recover(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
-    /// Gives back every batch that is still kept, whatever images there are.
+    /// Gives back all that is kept: every batch, and before them, where earlier ones were forgotten, the image from which
+    /// they go on.
     ///
     /// # Errors
     /// As [`Store::recover`].
@@ -113,11 +136,25 @@ pub trait Store: Send {
     /// [`StoreError`]; after [`StoreError::Full`] the same batch may be tried again, after any other the plane stops.
     fn append(&mut self, batch: &Batch) -> Result<(), StoreError>;
 
-    /// Keeps an image of the state after command `upto`; older images go.
+    /// Keeps an image of the state at `mark`. Older ones go, but for those that were to stay; this one does where `stays` is
+    /// set, until [`Store::forget`] passes it.
     ///
     /// # Errors
     /// As [`Store::append`].
-    fn keep_image(&mut self, upto: u64, image: &[u8]) -> Result<(), StoreError>;
+    fn keep_image(&mut self, mark: Mark, image: &[u8], stays: bool) -> Result<(), StoreError>;
+
+    /// The marks whose images stay, by number.
+    ///
+    /// # Errors
+    /// As [`Store::recover`].
+    fn marks(&mut self) -> Result<Vec<Mark>, StoreError>;
+
+    /// Forgets what lies before `mark`, which is one of [`Store::marks`]: at most `limit` batches and as many ended jobs at
+    /// a time, the oldest first, and all earlier images. Nothing is left to forget when both counts are below `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    fn forget(&mut self, mark: Mark, limit: usize) -> Result<Forgotten, StoreError>;
 
     /// A reader of ended jobs, for other threads.
     fn archive(&self) -> Box<dyn Archive>;

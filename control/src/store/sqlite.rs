@@ -5,24 +5,30 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use policy::units::Instant;
 use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
 use super::checkpoint::{Checkpointer, LOG_PAGES_MAX, reserve_log};
-use super::{Archive, Batch, Doing, Recovered, Store, StoreError, Visit};
+use super::{Archive, Batch, Doing, Forgotten, Mark, Recovered, Store, StoreError, Visit};
 use crate::number::JobNumber;
 
 /// Format of the tables; each step of [`MIGRATIONS`] leads to the next.
 const FORMAT: i64 = MIGRATIONS.len() as i64;
 
 /// From each format to the next, beginning with an empty file.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE journal (first INTEGER PRIMARY KEY, count INTEGER NOT NULL, body BLOB NOT NULL);
     CREATE TABLE image (upto INTEGER NOT NULL, part INTEGER NOT NULL, parts INTEGER NOT NULL, body BLOB NOT NULL,
         PRIMARY KEY (upto, part));
     CREATE TABLE ended (job INTEGER PRIMARY KEY, body BLOB NOT NULL);
-"];
+",
+    "
+    CREATE TABLE mark (upto INTEGER PRIMARY KEY, at INTEGER NOT NULL, ended_below INTEGER NOT NULL);
+",
+];
 
 /// How long one connection waits for another.
 pub(super) const BUSY_MAX: Duration = Duration::from_secs(5);
@@ -103,7 +109,8 @@ impl SqliteStore {
         let found: i64 = connection
             .query_row("PRAGMA user_version", [], |row| row.get(0))
             .map_err(|error| refused(Doing::Opening, &file, &error))?;
-        if found != FORMAT {
+        // What is read here is the same in every format.
+        if !(1..=FORMAT).contains(&found) {
             return Err(StoreError::Format { place, found, known: FORMAT });
         }
         let secret: Vec<u8> = connection
@@ -156,8 +163,33 @@ impl SqliteStore {
         Ok(secret)
     }
 
+    /// Tells the thread that empties the log.
+    fn wrote(&mut self, bytes: u64) {
+        if let Some(checkpointer) = &mut self.checkpointer {
+            checkpointer.wrote(bytes, &self.connection);
+        }
+    }
+
     fn damaged(&self, what: &str) -> StoreError {
         StoreError::Damaged { place: self.file.display().to_string(), what: what.to_owned() }
+    }
+
+    fn image(&self, upto: i64, parts: i64, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let mut image = Vec::new();
+        for part in 0..parts {
+            let body: Vec<u8> = self
+                .connection
+                .query_row(
+                    "SELECT body FROM image WHERE upto = ?1 AND part = ?2",
+                    params![upto, part],
+                    |row| row.get(0),
+                )
+                .optional()
+                .map_err(|error| refused(Doing::Reading, &self.file, &error))?
+                .ok_or_else(|| self.damaged(&format!("part {part} of image {upto} is missing")))?;
+            image.extend_from_slice(&body);
+        }
+        visit(Recovered::Image { upto: upto as u64, image })
     }
 
     fn batches(&self, from: u64, visit: &mut Visit<'_>) -> Result<(), StoreError> {
@@ -192,26 +224,30 @@ impl Store for SqliteStore {
             .optional()
             .map_err(err)?;
         let Some((upto, parts)) = latest else { return self.batches(0, visit) };
-        let mut image = Vec::new();
-        for part in 0..parts {
-            let body: Vec<u8> = self
-                .connection
-                .query_row(
-                    "SELECT body FROM image WHERE upto = ?1 AND part = ?2",
-                    params![upto, part],
-                    |row| row.get(0),
-                )
-                .optional()
-                .map_err(err)?
-                .ok_or_else(|| self.damaged(&format!("part {part} of image {upto} is missing")))?;
-            image.extend_from_slice(&body);
-        }
-        visit(Recovered::Image { upto: upto as u64, image })?;
+        self.image(upto, parts, visit)?;
         self.batches(upto as u64 + 1, visit)
     }
 
     fn history(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.batches(0, visit)
+        let err = |error: rusqlite::Error| refused(Doing::Reading, &self.file, &error);
+        // A plane that forgets meanwhile must not be seen to.
+        let moment = self.connection.unchecked_transaction().map_err(err)?;
+        let first: Option<i64> =
+            moment.query_row("SELECT MIN(first) FROM journal", [], |row| row.get(0)).map_err(err)?;
+        let base: Option<(i64, i64)> = match first {
+            Some(1) => None,
+            first => moment
+                .query_row(
+                    "SELECT upto, parts FROM image WHERE upto + 1 >= ?1 ORDER BY upto LIMIT 1",
+                    params![first.unwrap_or(0)],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
+                .optional()
+                .map_err(err)?,
+        };
+        let Some((upto, parts)) = base else { return self.batches(0, visit) };
+        self.image(upto, parts, visit)?;
+        self.batches(upto as u64 + 1, visit)
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), StoreError> {
@@ -229,33 +265,84 @@ impl Store for SqliteStore {
             transaction.commit()
         };
         whole().map_err(|error| refused(Doing::Writing, &self.file, &error))?;
-        if let Some(checkpointer) = &mut self.checkpointer {
-            let ended: usize = batch.ended.iter().map(|(_, body)| body.len()).sum();
-            checkpointer.wrote((batch.body.len() + ended) as u64, &self.connection);
-        }
+        let ended: usize = batch.ended.iter().map(|(_, body)| body.len()).sum();
+        self.wrote((batch.body.len() + ended) as u64);
         Ok(())
     }
 
-    fn keep_image(&mut self, upto: u64, image: &[u8]) -> Result<(), StoreError> {
+    fn keep_image(&mut self, mark: Mark, image: &[u8], stays: bool) -> Result<(), StoreError> {
+        let upto = mark.upto as i64;
         let whole = || -> rusqlite::Result<()> {
             let transaction = self.connection.unchecked_transaction()?;
-            transaction.execute("DELETE FROM image", [])?;
+            let older = "DELETE FROM image WHERE upto = ?1 OR upto NOT IN (SELECT upto FROM mark)";
+            transaction.execute(older, params![upto])?;
             let parts = image.len().div_ceil(PART_BYTES).max(1);
             let mut keep = transaction
                 .prepare_cached("INSERT INTO image (upto, part, parts, body) VALUES (?1, ?2, ?3, ?4)")?;
             for part in 0..parts {
                 let end = ((part + 1) * PART_BYTES).min(image.len());
                 let body = &image[part * PART_BYTES..end];
-                keep.execute(params![upto as i64, part as i64, parts as i64, body])?;
+                keep.execute(params![upto, part as i64, parts as i64, body])?;
             }
             drop(keep);
+            if stays {
+                let sql = "INSERT OR REPLACE INTO mark (upto, at, ended_below) VALUES (?1, ?2, ?3)";
+                let (at, below) = (mark.at.as_nanos() as i64, mark.ended_below.0 as i64);
+                transaction.execute(sql, params![upto, at, below])?;
+            }
             transaction.commit()
         };
         whole().map_err(|error| refused(Doing::Writing, &self.file, &error))?;
-        if let Some(checkpointer) = &mut self.checkpointer {
-            checkpointer.wrote(image.len() as u64, &self.connection);
-        }
+        self.wrote(image.len() as u64);
         Ok(())
+    }
+
+    fn marks(&mut self) -> Result<Vec<Mark>, StoreError> {
+        let read = || -> rusqlite::Result<Vec<Mark>> {
+            let sql = "SELECT upto, at, ended_below FROM mark ORDER BY upto";
+            let mut query = self.connection.prepare(sql)?;
+            let rows = query.query_map([], |row| {
+                let (upto, at, below): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                let at = Instant::from_nanos(at as u64);
+                Ok(Mark { upto: upto as u64, at, ended_below: JobNumber(below as u64) })
+            })?;
+            rows.collect()
+        };
+        read().map_err(|error| refused(Doing::Reading, &self.file, &error))
+    }
+
+    fn forget(&mut self, mark: Mark, limit: usize) -> Result<Forgotten, StoreError> {
+        let (upto, below, limit) = (mark.upto as i64, mark.ended_below.0 as i64, limit as i64);
+        let whole = || -> rusqlite::Result<(Forgotten, u64)> {
+            let transaction = self.connection.unchecked_transaction()?;
+            let drop_rows = |sql: &str, bound: i64| -> rusqlite::Result<(u64, u64)> {
+                let mut query = transaction.prepare_cached(sql)?;
+                let mut rows = query.query(params![bound, limit])?;
+                let (mut count, mut bytes) = (0, 0);
+                while let Some(row) = rows.next()? {
+                    count += 1;
+                    bytes += row.get::<_, i64>(0)? as u64;
+                }
+                Ok((count, bytes))
+            };
+            let batches = drop_rows(
+                "DELETE FROM journal WHERE first IN
+                    (SELECT first FROM journal WHERE first <= ?1 ORDER BY first LIMIT ?2) RETURNING LENGTH(body)",
+                upto,
+            )?;
+            let jobs = drop_rows(
+                "DELETE FROM ended WHERE job IN (SELECT job FROM ended WHERE job < ?1 ORDER BY job LIMIT ?2)
+                    RETURNING LENGTH(body)",
+                below,
+            )?;
+            transaction.execute("DELETE FROM image WHERE upto < ?1", params![upto])?;
+            transaction.execute("DELETE FROM mark WHERE upto < ?1", params![upto])?;
+            transaction.commit()?;
+            Ok((Forgotten { batches: batches.0, jobs: jobs.0 }, batches.1 + jobs.1))
+        };
+        let (forgotten, bytes) = whole().map_err(|error| refused(Doing::Writing, &self.file, &error))?;
+        self.wrote(bytes);
+        Ok(forgotten)
     }
 
     fn archive(&self) -> Box<dyn Archive> {
@@ -336,9 +423,11 @@ mod tests {
         // Somebody takes the tables away beneath it.
         store.connection.execute_batch("DROP TABLE journal; DROP TABLE image; DROP TABLE ended;").unwrap();
         let batch = Batch { first: 1, count: 1, body: vec![1], ended: Vec::new() };
+        let mark = Mark { upto: 1, at: Instant::START, ended_below: JobNumber(1) };
         for (said, doing) in [
             (text(store.append(&batch).unwrap_err()), "writing the journal"),
-            (text(store.keep_image(1, b"image").unwrap_err()), "writing the journal"),
+            (text(store.keep_image(mark, b"image", true).unwrap_err()), "writing the journal"),
+            (text(store.forget(mark, 1).unwrap_err()), "writing the journal"),
             (text(store.recover(&mut |_| Ok(())).unwrap_err()), "reading the journal"),
             (text(store.history(&mut |_| Ok(())).unwrap_err()), "reading the journal"),
             (text(archive.ended(JobNumber(1)).unwrap_err()), "reading the ended jobs"),

@@ -213,6 +213,7 @@ pub(crate) fn service(listen: SocketAddr) -> (ServiceSettings, Scenario) {
         joined: vec!["gpu".to_owned()],
         fleet: FleetSettings::default(),
         text: Some(ScenarioText { toml: loaded.resolved_toml, compress: 1.0 }),
+        keep: None,
         traces: None,
         public_url: None,
         webhooks: control::webhook::WebhookSettings::default(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use control::api::{KeyWish, Limits, Scope, create};
 use control::command::{Command, SessionId};
 use control::fleet::{FleetSettings, ManualProvider, Provider};
+use control::journal::ScenarioText;
 use control::number::JobNumber;
 use control::objects::ObjectSettings;
 use control::plane::Patience;
@@ -48,6 +49,7 @@ pub(crate) struct Plan {
     pub(crate) webhooks: WebhookSettings,
     /// In memory where nothing is said; a relative folder is below the data folder.
     pub(crate) objects: ObjectSettings,
+    pub(crate) keep: Option<policy::units::Duration>,
 }
 
 impl House {
@@ -69,8 +71,7 @@ impl House {
 
     /// Builds a house in a folder that is there.
     pub(crate) async fn open_in(folder: TempDir, keys: Keys, plan: &Plan) -> Self {
-        let scenario =
-            scenarios::load_str("test", &SCENE.toml(), Path::new("."), &[]).expect("the scenario").scenario;
+        let loaded = scenarios::load_str("test", &SCENE.toml(), Path::new("."), &[]).expect("the scenario");
         let mut objects = plan.objects.clone();
         if let control::objects::Place::Folder(place) = &mut objects.place {
             *place = folder.path().join(&place);
@@ -87,11 +88,12 @@ impl House {
             public_url: None,
             webhooks: plan.webhooks.clone(),
             objects,
-            text: None,
+            text: Some(ScenarioText { toml: loaded.resolved_toml, compress: 1.0 }),
+            keep: plan.keep,
             traces: None,
         };
         let manual: std::sync::Arc<dyn Provider> = std::sync::Arc::new(ManualProvider);
-        let service = Service::start(settings, &scenario, Box::new(|_| Crew::of(vec![manual])))
+        let service = Service::start(settings, &loaded.scenario, Box::new(|_| Crew::of(vec![manual])))
             .await
             .expect("a service");
         Self { folder, service, keys, client: Client::builder().no_proxy().build().expect("a client") }

@@ -2,6 +2,7 @@
 
 mod house;
 mod objects;
+mod retention;
 #[path = "../scene/mod.rs"]
 mod scene;
 mod verifier;

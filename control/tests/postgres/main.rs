@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cluster::Cluster;
 use control::number::JobNumber;
 use control::store::{
-    Batch, Election, PostgresPlace, PostgresStore, Recovered, SqliteStore, Store, StoreError,
+    Batch, Election, Forgotten, Mark, PostgresPlace, PostgresStore, Recovered, SqliteStore, Store, StoreError,
 };
 
 fn place(cluster: &Cluster, database: &str) -> PostgresPlace {
@@ -36,6 +36,12 @@ fn batch(first: u64, count: u64, bytes: usize) -> Batch {
     Batch { first, count, body, ended: Vec::new() }
 }
 
+/// The place after command `upto`, as the tests make them: a command a second, and a job each.
+fn mark(upto: u64) -> Mark {
+    let at = policy::units::Instant::from_nanos(upto * 1_000_000_000);
+    Mark { upto, at, ended_below: JobNumber::new(0, upto) }
+}
+
 /// All that a visit gives.
 fn gathered(
     visit: impl FnOnce(&mut dyn FnMut(Recovered) -> Result<(), StoreError>) -> Result<(), StoreError>,
@@ -51,7 +57,7 @@ fn gathered(
     Ok(all)
 }
 
-fn recovered(store: &mut impl Store) -> Result<Vec<(u64, u64, Vec<u8>)>, StoreError> {
+fn recovered(store: &mut (impl Store + ?Sized)) -> Result<Vec<(u64, u64, Vec<u8>)>, StoreError> {
     gathered(|visit| store.recover(visit))
 }
 
@@ -81,7 +87,7 @@ fn the_same_run_reads_the_same_as_from_sqlite() {
             // The second has more than one part.
             let image = vec![round as u8; if round == 90 { 100 } else { (16 << 20) + 5 }];
             for store in [&mut postgres as &mut dyn Store, &mut sqlite] {
-                store.keep_image(next - 1, &image).expect("it takes the image");
+                store.keep_image(mark(next - 1), &image, false).expect("it takes the image");
             }
         }
     }
@@ -106,6 +112,75 @@ fn the_same_run_reads_the_same_as_from_sqlite() {
     }
 }
 
+/// Both stores through the same life of batches, ended jobs, marks, and forgetting.
+#[test]
+fn what_is_forgotten_is_gone_from_both_and_the_rest_is_read_from_the_mark_on() {
+    let Some(cluster) = Cluster::shared() else { return };
+    let (database, folder) = (cluster.database(), tempfile::tempdir().expect("a folder"));
+    let (place, other) =
+        (place(&cluster, &database), PostgresPlace { shard: 1, ..place(&cluster, &database) });
+    let place = PostgresPlace { shards: 2, ..place };
+    let other = PostgresPlace { shards: 2, ..other };
+    let mut postgres = PostgresStore::open(place.clone(), take(&place, "a")).expect("a store");
+    let mut beside = PostgresStore::open(other.clone(), take(&other, "b")).expect("a store");
+    let mut neighbour = batch(1, 5, 10);
+    neighbour.ended.push((JobNumber::new(1, 3), b"of another shard".to_vec()));
+    beside.append(&neighbour).expect("it leads");
+    let mut sqlite = SqliteStore::open(folder.path()).expect("a store");
+    for store in [&mut postgres as &mut dyn Store, &mut sqlite] {
+        for first in (1..=40).step_by(2) {
+            let mut batch = batch(first, 2, 100);
+            batch.ended = [first, first + 1].map(|job| (JobNumber::new(0, job), vec![job as u8])).into();
+            store.append(&batch).expect("it takes the batch");
+            let upto = first + 1;
+            if upto % 10 == 0 {
+                store
+                    .keep_image(mark(upto), format!("image {upto}").as_bytes(), upto < 40)
+                    .expect("an image");
+            }
+        }
+        assert_eq!(store.marks().expect("read"), [10, 20, 30].map(mark));
+        let whole = gathered(|visit| store.history(visit)).expect("read");
+        assert_eq!((whole.len(), whole[0].0), (20, 1), "nothing is forgotten yet");
+
+        let part = store.forget(mark(20), 4).expect("it forgets");
+        assert_eq!(part, Forgotten { batches: 4, jobs: 4 });
+        assert_eq!(store.marks().expect("read"), [20, 30].map(mark), "earlier images go first");
+        let rest = gathered(|visit| store.history(visit)).expect("read");
+        assert_eq!(rest[0], (20, u64::MAX, b"image 20".to_vec()), "read from the mark on while it forgets");
+        assert_eq!((rest[1].0, rest.len()), (21, 11));
+        let part = store.forget(mark(20), 100).expect("it forgets");
+        assert_eq!(part, Forgotten { batches: 6, jobs: 15 });
+        assert_eq!(store.forget(mark(20), 100).expect("nothing is left"), Forgotten::default());
+        assert!(rest == gathered(|visit| store.history(visit)).expect("read"), "the same rest");
+        let mut archive = store.archive();
+        assert_eq!(archive.ended(JobNumber::new(0, 19)).expect("read"), None);
+        assert_eq!(archive.ended(JobNumber::new(0, 20)).expect("read"), Some(vec![20]));
+        assert_eq!(archive.latest(None, 100).expect("read").len(), 21);
+        let latest = recovered(&mut *store).expect("read");
+        assert_eq!(latest, [(40, u64::MAX, b"image 40".to_vec())], "a start uses the latest image");
+
+        store.forget(mark(30), 100).expect("it forgets");
+        let rest = gathered(|visit| store.history(visit)).expect("read");
+        assert_eq!((rest[0].0, rest.len()), (30, 6));
+    }
+    assert_eq!(gathered(|visit| beside.history(visit)).expect("read").len(), 1, "another shard's stays");
+    assert!(beside.archive().ended(JobNumber::new(1, 3)).expect("read").is_some());
+
+    // The last batch stays, so that a plane which read no further than 30 sees that it missed something.
+    postgres.keep_image(mark(40), b"image 40", true).expect("it leads");
+    assert_eq!(postgres.forget(mark(40), 100).expect("it forgets").batches, 4);
+    let missed = gathered(|visit| postgres.tail(31, visit)).expect_err("commands are missing").to_string();
+    assert!(missed.contains("commands 31 to 38 are missing"), "{missed}");
+    let rest = gathered(|visit| postgres.history(visit)).expect("read");
+    assert_eq!(rest, [(40, u64::MAX, b"image 40".to_vec())]);
+
+    let late = take(&place, "c");
+    for refused in [postgres.forget(mark(30), 1).map(drop), postgres.keep_image(mark(40), b"late", true)] {
+        assert!(matches!(refused, Err(StoreError::Fenced { current, .. }) if current == late), "{refused:?}");
+    }
+}
+
 #[test]
 fn an_append_after_another_took_over_is_refused_and_leaves_nothing() {
     let Some(cluster) = Cluster::shared() else { return };
@@ -113,7 +188,7 @@ fn an_append_after_another_took_over_is_refused_and_leaves_nothing() {
     let first = take(&place, "a");
     let mut old = PostgresStore::open(place.clone(), first).expect("a store");
     old.append(&batch(1, 2, 10)).expect("it leads");
-    old.keep_image(2, b"image").expect("it leads");
+    old.keep_image(mark(2), b"image", false).expect("it leads");
     let second = take(&place, "b");
     assert_eq!(second, first + 1);
     let mut late = batch(3, 1, 10);
@@ -124,7 +199,7 @@ fn an_append_after_another_took_over_is_refused_and_leaves_nothing() {
     is_fenced(old.append(&late));
     late.ended.push((JobNumber::new(0, 9), b"record".to_vec()));
     is_fenced(old.append(&late));
-    is_fenced(old.keep_image(2, b"other"));
+    is_fenced(old.keep_image(mark(2), b"other", false));
     let mut new = PostgresStore::open(place, second).expect("a store");
     assert_eq!(recovered(&mut new).expect("read"), [(2, u64::MAX, b"image".to_vec())]);
     assert_eq!(new.archive().ended(JobNumber::new(0, 9)).expect("read"), None);
@@ -218,7 +293,7 @@ fn gaps_are_found() {
     for first in (1..20).step_by(2) {
         store.append(&batch(first, 2, 10)).expect("it leads");
     }
-    store.keep_image(8, b"image").expect("it leads");
+    store.keep_image(mark(8), b"image", false).expect("it leads");
     let check = |store: &mut PostgresStore, gone: &str, expected: &str| {
         assert!(cluster.sql(&database, &format!("DELETE FROM headroom_journal WHERE first = {gone}")));
         let error = recovered(store).expect_err("there is a gap").to_string();
@@ -240,12 +315,12 @@ fn half_an_image_does_not_count() {
     for first in 1..=6 {
         store.append(&batch(first, 1, 10)).expect("it leads");
     }
-    store.keep_image(2, b"good").expect("it leads");
+    store.keep_image(mark(2), b"good", false).expect("it leads");
     let half = "INSERT INTO headroom_image SELECT 0, 5, 1, 3, 'half'";
     assert!(cluster.sql(&database, half));
     let all = recovered(&mut store).expect("read");
     assert_eq!((all[0].0, all.len()), (2, 5), "the whole one, and what is behind it");
-    store.keep_image(5, b"whole").expect("it leads");
+    store.keep_image(mark(5), b"whole", false).expect("it leads");
     let all = recovered(&mut store).expect("read");
     assert_eq!((all[0].0, &all[0].2[..], all.len()), (5, &b"whole"[..], 2));
 }

@@ -56,6 +56,7 @@ fn nothing_is_lost_or_done_twice_whatever_fails() {
     let total = total.into_inner().expect("a sound world");
     println!("{total:#?}");
     assert!(total.accepted > 0 && total.crashes > 0 || story);
+    assert!(total.forgotten > 0 && total.replayed > 0 || to - from < 100);
 }
 
 /// Histories that are crashed at each of their writes.

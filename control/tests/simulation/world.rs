@@ -8,6 +8,8 @@ use control::engine::{Engine, decode_record, fold};
 use control::number::JobNumber;
 use control::plane::{Plane, PlaneImage, Rules};
 use control::protocol::{FromWorker, Report, ToWorker};
+use control::replay::verify;
+use control::retention::Forgetting;
 use control::store::{Disk, DiskFault, DiskStore, Store, StoreError};
 use control::submission::{Idempotency, Submission};
 use policy::model::{ClassId, Lease, PoolId, RegionId};
@@ -29,6 +31,9 @@ const CALM_SHORT: Instant = Instant::from_nanos(30 * 1_000_000_000);
 /// The end of the world.
 const REST: Instant = Instant::from_nanos(3 * 3600 * 1_000_000_000);
 
+/// What is over is kept for so long, in every fourth world.
+const KEEP: Duration = Duration::from_secs(60);
+
 /// Jobs of one tenant at once.
 const TENANT_MAX: u32 = 25;
 
@@ -49,6 +54,10 @@ pub(crate) struct Outcome {
     pub(crate) launches: u64,
     pub(crate) interruptions: u64,
     pub(crate) images: u64,
+    /// Ended jobs that were forgotten.
+    pub(crate) forgotten: u64,
+    /// Commands that were applied again from a mark on, and gave the same.
+    pub(crate) replayed: u64,
     pub(crate) commands: u64,
     pub(crate) appends: u64,
 }
@@ -69,6 +78,8 @@ impl Outcome {
         self.launches += other.launches;
         self.interruptions += other.interruptions;
         self.images += other.images;
+        self.forgotten += other.forgotten;
+        self.replayed += other.replayed;
         self.commands += other.commands;
         self.appends += other.appends;
     }
@@ -315,6 +326,11 @@ impl World {
         let mut store = DiskStore::open(&self.disk);
         let (again, _, _) = fold(&mut store, self.rules.clone()).expect("a sound world");
         assert!(canonical(&again) == image, "replay gives another plane");
+        if self.forgets() {
+            let verdict = verify(&mut store, &[]).expect("a sound world");
+            assert_eq!(verdict.difference, None, "what is kept is read alike");
+            self.outcome.replayed = if verdict.forgotten > 0 { verdict.commands } else { 0 };
+        }
         self.outcome.commands = engine.next() - 1;
         self.outcome.appends = self.disk.appends();
         self.outcome.accepted = self.judge.accepted;
@@ -520,6 +536,9 @@ impl World {
             engine.keep_image().expect("a sound world");
             self.outcome.images += 1;
         }
+        if self.forgets() && self.often(0.02) {
+            self.forget();
+        }
         if let Some(engine) = self.engine.as_ref() {
             let next = engine.plane().poll_timeout();
             if next != Instant::NEVER {
@@ -527,6 +546,36 @@ impl World {
                     Instant::from_nanos(next.as_nanos() + self.skew).max(self.now + Duration::from_millis(1));
                 self.plan_turn(at);
             }
+        }
+    }
+
+    fn forgets(&self) -> bool {
+        self.seed % 4 == 3
+    }
+
+    /// Makes a mark if it is time, and forgets what is too old: nothing else may go.
+    fn forget(&mut self) {
+        let now = self.plane_now();
+        let Some(engine) = self.engine.as_mut().filter(|engine| engine.pending() == 0) else { return };
+        engine.keep_image_if_due().expect("a sound world");
+        let mut archive = engine.store().archive();
+        let before = archive.latest(None, usize::MAX).expect("a sound world");
+        let done = engine.forget_if_due(now).expect("a sound world");
+        let last = engine.plane().last();
+        if done == Forgetting::Idle {
+            return;
+        }
+        for bytes in &before {
+            let record = decode_record(JobNumber(0), bytes).expect("a sound world");
+            if archive.ended(record.job).expect("a sound world").is_none() {
+                assert!(last.since(record.ended) >= KEEP, "{} is forgotten too early", record.job);
+                self.judge.stored_end(record.job, record.outcome);
+                self.outcome.forgotten += 1;
+            }
+        }
+        self.tell(|| format!("what is over is forgotten: {done:?}"));
+        if self.faults && self.often(0.3) {
+            self.crash();
         }
     }
 
@@ -631,7 +680,10 @@ impl World {
         }
         let store = DiskStore::open(&self.disk);
         let unix_ms = self.plane_now().as_nanos() / 1_000_000;
-        let engine = Engine::open(store, self.rules.clone(), unix_ms).expect("a sound world");
+        let mut engine = Engine::open(store, self.rules.clone(), unix_ms).expect("a sound world");
+        if self.forgets() {
+            engine.retain(KEEP).expect("a sound world");
+        }
         self.tell(|| {
             format!(
                 "a plane takes over as epoch {} with {} jobs",

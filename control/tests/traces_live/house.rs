@@ -81,6 +81,7 @@ impl House {
             },
             objects: ObjectSettings::default(),
             text: None,
+            keep: None,
             traces,
         };
         let manual: Arc<dyn Provider> = Arc::new(ManualProvider);

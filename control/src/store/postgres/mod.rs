@@ -14,11 +14,12 @@ pub use place::PostgresPlace;
 
 use std::time::Duration;
 
+use policy::units::Instant;
 use tokio::runtime::Runtime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
-use super::{Archive, Batch, Doing, Recovered, Store, StoreError, Visit};
+use super::{Archive, Batch, Doing, Forgotten, Mark, Recovered, Store, StoreError, Visit};
 use crate::number::JobNumber;
 
 /// The leader's row is locked against a successor until the append is committed.
@@ -39,10 +40,42 @@ const KEEP_PART: &str = "
     INSERT INTO headroom_image (shard, upto, part, parts, body) SELECT $1, $3, $4, $5, $6 FROM fence
     ON CONFLICT (shard, upto, part) DO UPDATE SET parts = EXCLUDED.parts, body = EXCLUDED.body";
 
-/// Drops all images but the one of `$3`.
+/// Drops all images but the one of `$3` and those that stay.
 const DROP_OLDER: &str = "
     WITH fence AS (SELECT epoch FROM headroom_leader WHERE shard = $1 AND epoch = $2 FOR SHARE)
-    DELETE FROM headroom_image USING fence WHERE shard = $1 AND upto <> $3";
+    DELETE FROM headroom_image USING fence WHERE shard = $1 AND upto <> $3
+        AND upto NOT IN (SELECT upto FROM headroom_mark WHERE shard = $1)";
+
+/// Has the image of `$3` stay.
+const MARK: &str = "
+    WITH fence AS (SELECT epoch FROM headroom_leader WHERE shard = $1 AND epoch = $2 FOR SHARE)
+    INSERT INTO headroom_mark (shard, upto, at, ended_below) SELECT $1, $3, $4, $5 FROM fence
+    ON CONFLICT (shard, upto) DO UPDATE SET at = EXCLUDED.at, ended_below = EXCLUDED.ended_below";
+
+/// Forgets up to `$6` batches up to command `$3`, but never the last, by which a plane that slept sees what it missed; as many jobs from `$4` to below `$5`, and all earlier images.
+const FORGET: &str = "
+    WITH fence AS (SELECT epoch FROM headroom_leader WHERE shard = $1 AND epoch = $2 FOR SHARE),
+    batches AS (DELETE FROM headroom_journal USING fence WHERE shard = $1 AND first IN
+        (SELECT first FROM headroom_journal WHERE shard = $1 AND first <= $3
+            AND first < (SELECT MAX(first) FROM headroom_journal WHERE shard = $1)
+        ORDER BY first LIMIT $6) RETURNING first),
+    jobs AS (DELETE FROM headroom_ended USING fence WHERE job IN
+        (SELECT job FROM headroom_ended WHERE job >= $4 AND job < $5 ORDER BY job LIMIT $6) RETURNING job),
+    images AS (DELETE FROM headroom_image USING fence WHERE shard = $1 AND upto < $3),
+    marks AS (DELETE FROM headroom_mark USING fence WHERE shard = $1 AND upto < $3)
+    SELECT (SELECT COUNT(*) FROM fence), (SELECT COUNT(*) FROM batches), (SELECT COUNT(*) FROM jobs)";
+
+/// The marks whose images are whole.
+const MARKS: &str = "
+    SELECT upto, at, ended_below FROM headroom_mark WHERE shard = $1 AND upto IN
+        (SELECT upto FROM headroom_image WHERE shard = $1 GROUP BY upto, parts HAVING COUNT(*) = parts)
+    ORDER BY upto";
+
+/// The earliest whole image from which the batches that are kept go on; none is needed where they begin with the first.
+const BASE: &str = "
+    WITH kept AS (SELECT COALESCE(MIN(first), 0) AS first FROM headroom_journal WHERE shard = $1)
+    SELECT upto, parts FROM headroom_image, kept WHERE shard = $1 AND kept.first <> 1 AND upto + 1 >= kept.first
+    GROUP BY upto, parts HAVING COUNT(*) = parts ORDER BY upto LIMIT 1";
 
 /// The latest image that is whole.
 const LATEST: &str = "
@@ -140,6 +173,25 @@ impl PostgresStore {
         }
     }
 
+    /// Gives the image that `sql` finds, and every batch behind it; all of them where there is none.
+    fn read_behind(&mut self, sql: &str, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let found = self.query(PART_FOR, sql, &[&self.shard()])?;
+        let Some(found) = found.first() else { return self.tail(1, visit) };
+        let (upto, parts): (i64, i32) = (found.get(0), found.get(1));
+        let mut image = Vec::new();
+        for part in 0..parts {
+            let body = "SELECT body FROM headroom_image WHERE shard = $1 AND upto = $2 AND part = $3";
+            let rows = self.query(PART_FOR, body, &[&self.shard(), &upto, &part])?;
+            let Some(row) = rows.first() else {
+                // A leader has just replaced it by a later one.
+                return self.read_behind(sql, visit);
+            };
+            image.extend_from_slice(row.get(0));
+        }
+        visit(Recovered::Image { upto: upto as u64, image })?;
+        self.tail(upto as u64 + 1, visit)
+    }
+
     fn shard(&self) -> i32 {
         i32::from(self.place.shard)
     }
@@ -208,25 +260,11 @@ impl Drop for Reactor {
 
 impl Store for PostgresStore {
     fn recover(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        let latest = self.query(PART_FOR, LATEST, &[&self.shard()])?;
-        let Some(latest) = latest.first() else { return self.tail(1, visit) };
-        let (upto, parts): (i64, i32) = (latest.get(0), latest.get(1));
-        let mut image = Vec::new();
-        for part in 0..parts {
-            let sql = "SELECT body FROM headroom_image WHERE shard = $1 AND upto = $2 AND part = $3";
-            let rows = self.query(PART_FOR, sql, &[&self.shard(), &upto, &part])?;
-            let Some(row) = rows.first() else {
-                // A leader has just replaced it by a later one.
-                return self.recover(visit);
-            };
-            image.extend_from_slice(row.get(0));
-        }
-        visit(Recovered::Image { upto: upto as u64, image })?;
-        self.tail(upto as u64 + 1, visit)
+        self.read_behind(LATEST, visit)
     }
 
     fn history(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.tail(1, visit)
+        self.read_behind(BASE, visit)
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), StoreError> {
@@ -246,8 +284,8 @@ impl Store for PostgresStore {
         }
     }
 
-    fn keep_image(&mut self, upto: u64, image: &[u8]) -> Result<(), StoreError> {
-        let (shard, epoch, upto) = (self.shard(), self.epoch as i64, upto as i64);
+    fn keep_image(&mut self, mark: Mark, image: &[u8], stays: bool) -> Result<(), StoreError> {
+        let (shard, epoch, upto) = (self.shard(), self.epoch as i64, mark.upto as i64);
         let parts: Vec<&[u8]> =
             if image.is_empty() { vec![image] } else { image.chunks(PART_BYTES).collect() };
         let count = parts.len() as i32;
@@ -257,7 +295,38 @@ impl Store for PostgresStore {
                 return Err(self.fenced());
             }
         }
+        if stays {
+            let (at, below) = (mark.at.as_nanos() as i64, mark.ended_below.0 as i64);
+            if self.execute(PART_FOR, MARK, &[&shard, &epoch, &upto, &at, &below])? != 1 {
+                return Err(self.fenced());
+            }
+        }
         self.execute(PART_FOR, DROP_OLDER, &[&shard, &epoch, &upto]).map(drop)
+    }
+
+    fn marks(&mut self) -> Result<Vec<Mark>, StoreError> {
+        let rows = self.query(PART_FOR, MARKS, &[&self.shard()])?;
+        let number = |row: &tokio_postgres::Row, at: usize| row.get::<_, i64>(at) as u64;
+        let mark = |row: &tokio_postgres::Row| Mark {
+            upto: number(row, 0),
+            at: Instant::from_nanos(number(row, 1)),
+            ended_below: JobNumber(number(row, 2)),
+        };
+        Ok(rows.iter().map(mark).collect())
+    }
+
+    fn forget(&mut self, mark: Mark, limit: usize) -> Result<Forgotten, StoreError> {
+        let (shard, epoch, upto) = (self.shard(), self.epoch as i64, mark.upto as i64);
+        let (low, below) = (JobNumber::new(self.place.shard, 0).0 as i64, mark.ended_below.0 as i64);
+        let values: [&(dyn ToSql + Sync); 6] = [&shard, &epoch, &upto, &low, &below, &(limit as i64)];
+        let forget =
+            async { self.place.within(Doing::Writing, PART_FOR, self.client.query(FORGET, &values)).await };
+        let rows = self.runtime.block_on(forget)?;
+        let count = |at: usize| rows.first().map_or(0, |row| row.get::<_, i64>(at) as u64);
+        match count(0) {
+            1 => Ok(Forgotten { batches: count(1), jobs: count(2) }),
+            _ => Err(self.fenced()),
+        }
     }
 
     fn archive(&self) -> Box<dyn Archive> {

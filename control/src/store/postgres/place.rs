@@ -22,6 +22,9 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS headroom_image (
         shard INTEGER NOT NULL, upto BIGINT NOT NULL, part INTEGER NOT NULL, parts INTEGER NOT NULL,
         body BYTEA NOT NULL, PRIMARY KEY (shard, upto, part));
+    CREATE TABLE IF NOT EXISTS headroom_mark (
+        shard INTEGER NOT NULL, upto BIGINT NOT NULL, at BIGINT NOT NULL, ended_below BIGINT NOT NULL,
+        PRIMARY KEY (shard, upto));
     CREATE TABLE IF NOT EXISTS headroom_ended (job BIGINT PRIMARY KEY, body BYTEA NOT NULL);
 ";
 
