@@ -93,6 +93,26 @@ impl Plane {
             .expect("a process")
     }
 
+    /// Freezes it: when this returns none of its threads runs. One may go on for a while after the signal, until the thread
+    /// that takes it has its turn.
+    pub(crate) async fn freeze(&self) {
+        self.signal("STOP");
+        let until = Instant::now() + Duration::from_secs(10);
+        while !self.is_frozen() {
+            assert!(Instant::now() < until, "{} does not stop", self.wish.name);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn is_frozen(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads");
+        tasks.flatten().all(|task| {
+            // The state follows the name, which is in brackets; a thread that has just ended has none.
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([&format!("-{signal}"), &id]).status().expect("kill").success());

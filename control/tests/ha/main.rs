@@ -145,7 +145,7 @@ fn a_frozen_leader_acknowledges_nothing_once_another_leads() {
         crowd.until_accepted(Duration::from_secs(60)).await;
         let old = leader(&house.planes).await;
         let first = crowd.promises.jobs.lock().expect("no panic").values().next().cloned().expect("one");
-        house.planes[old].signal("STOP");
+        house.planes[old].freeze().await;
         // Requests that lie in its sockets when it awakes.
         let frozen = house.addresses[old];
         let mut asked = tokio::task::JoinSet::new();
