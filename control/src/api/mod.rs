@@ -17,6 +17,7 @@ mod jobs;
 pub mod key_file;
 pub mod keys;
 mod listing;
+mod machines;
 mod names;
 pub mod openapi;
 mod operate;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{batch, body, events, health, jobs, listing, operate};
+use super::{batch, body, events, health, jobs, listing, machines, operate};
 
 /// Everything there is.
 #[derive(OpenApi)]
@@ -20,7 +20,7 @@ use super::{batch, body, events, health, jobs, listing, operate};
         license(name = "Apache-2.0", identifier = "Apache-2.0")),
     paths(
         jobs::submit, batch::submit, listing::list, jobs::get, jobs::result, jobs::cancel, delete_job, events::of_job,
-        operate::fleet, operate::hold, operate::reload, events::decisions,
+        operate::fleet, machines::list, operate::hold, operate::reload, events::decisions,
         health::live, health::ready, health::metrics,
         crate::objects::write::write, crate::objects::read::read, crate::objects::write::remove, crate::objects::route::sign,
         crate::webhook::route::show, crate::webhook::route::change),

@@ -13,7 +13,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
 use super::problem::Problem;
-use super::{Api, batch, events, health, jobs, listing, openapi, operate};
+use super::{Api, batch, events, health, jobs, listing, machines, openapi, operate};
 use crate::ha::{Seat, shard_of};
 use crate::number::JobNumber;
 
@@ -27,6 +27,7 @@ pub(crate) enum Route {
     Cancel,
     Events,
     Fleet,
+    Machines,
     Hold,
     Reload,
     Decisions,
@@ -41,7 +42,7 @@ pub(crate) enum Route {
 }
 
 impl Route {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Jobs,
         Self::Batch,
         Self::Job,
@@ -49,6 +50,7 @@ impl Route {
         Self::Cancel,
         Self::Events,
         Self::Fleet,
+        Self::Machines,
         Self::Hold,
         Self::Reload,
         Self::Decisions,
@@ -68,6 +70,7 @@ impl Route {
             "/v1/jobs" => Self::Jobs,
             "/v1/jobs/batch" => Self::Batch,
             "/v1/fleet" => Self::Fleet,
+            "/v1/fleet/machines" => Self::Machines,
             "/v1/operate/hold" => Self::Hold,
             "/v1/operate/reload" => Self::Reload,
             "/v1/decisions" => Self::Decisions,
@@ -102,6 +105,7 @@ impl Route {
             Self::Cancel => "/v1/jobs/{id}/cancel",
             Self::Events => "/v1/jobs/{id}/events",
             Self::Fleet => "/v1/fleet",
+            Self::Machines => "/v1/fleet/machines",
             Self::Hold => "/v1/operate/hold",
             Self::Reload => "/v1/operate/reload",
             Self::Decisions => "/v1/decisions",
@@ -163,6 +167,7 @@ async fn own(
         (Route::Result, &Method::GET) => jobs::result(ask, id).await,
         (Route::Events, &Method::GET) => events::of_job(ask, id).await,
         (Route::Fleet, &Method::GET) => operate::fleet(&ask),
+        (Route::Machines, &Method::GET) => machines::list(ask).await,
         (Route::Hold, &Method::POST) => operate::hold(ask).await,
         (Route::Reload, &Method::POST) => operate::reload(ask).await,
         (Route::Decisions, &Method::GET) => events::decisions(ask),
@@ -173,7 +178,7 @@ async fn own(
         (Route::Jobs, _) => Err(Problem::method("GET, HEAD, POST")),
         (Route::Job, _) => Err(Problem::method("GET, HEAD, DELETE")),
         (Route::Batch | Route::Cancel | Route::Hold | Route::Reload, _) => Err(Problem::method("POST")),
-        (Route::Result | Route::Events | Route::Fleet | Route::Decisions, _)
+        (Route::Result | Route::Events | Route::Fleet | Route::Machines | Route::Decisions, _)
         | (Route::Live | Route::Ready | Route::Metrics | Route::OpenApi, _) => {
             Err(Problem::method("GET, HEAD"))
         }

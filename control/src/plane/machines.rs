@@ -2,6 +2,7 @@
 //! silent, and what the provider calls it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use policy::model::{InstanceId, PoolId};
 use policy::units::{Instant, UsdPerHour};
@@ -201,6 +202,13 @@ impl Machines {
         }
         self.set_alarm(instance, Instant::NEVER);
         Some(instance)
+    }
+
+    /// Those above a number, by number.
+    pub(crate) fn after(&self, after: Option<InstanceId>) -> impl Iterator<Item = (InstanceId, &Machine)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let machines = self.by_instance.range((from, Bound::Unbounded));
+        machines.map(|(instance, machine)| (*instance, machine))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (InstanceId, &Machine)> {

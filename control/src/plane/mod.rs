@@ -28,7 +28,7 @@ pub use served::{ScenarioText, Served, ServedError};
 
 use std::collections::{BTreeMap, VecDeque};
 
-use policy::dispatch::{CancelScope, Dispatcher, Input, Output, Totals};
+use policy::dispatch::{CancelScope, Dispatcher, Input, InstanceState, Output, Totals};
 use policy::model::{InstanceId, Lease, PoolId, SystemError};
 use policy::units::random::Stream;
 use policy::units::{Duration, Instant, UsdPerHour};
@@ -107,6 +107,33 @@ pub struct LaunchView {
     pub pool: PoolId,
     /// The provider's name of the machine, once launched.
     pub handle: Option<String>,
+}
+
+/// A machine, as operators see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MachineView {
+    /// The plane's number of it. Numbers are used again.
+    pub instance: InstanceId,
+    /// Its pool.
+    pub pool: PoolId,
+    /// Its launch.
+    pub token: LaunchToken,
+    /// The provider's name of it, once launched.
+    pub handle: Option<String>,
+    /// Name of its worker, once joined.
+    pub worker: Option<String>,
+    /// Where it stands in its life.
+    pub state: InstanceState,
+    /// Whether its worker is connected.
+    pub is_connected: bool,
+    /// Slots that its worker offered.
+    pub slots: u16,
+    /// Jobs that it works on, in no order.
+    pub jobs: Vec<JobNumber>,
+    /// When its worker last said something, or its contact last changed.
+    pub heard: Instant,
+    /// What it costs now; none before it is billed.
+    pub price: Option<UsdPerHour>,
 }
 
 impl Plane {
@@ -344,6 +371,32 @@ impl Plane {
     /// The launch that the worker of a connection belongs to.
     pub fn launch_of(&self, session: SessionId) -> Option<LaunchToken> {
         Some(self.machines.get(self.machines.by_session(session)?)?.token)
+    }
+
+    /// Up to `limit` machines above `after`, by number, of one pool or of all; whether there are more.
+    pub fn machines(
+        &self,
+        pool: Option<PoolId>,
+        after: Option<InstanceId>,
+        limit: usize,
+    ) -> (Vec<MachineView>, bool) {
+        let is_wanted = |machine: &machines::Machine| pool.is_none_or(|pool| pool == machine.pool);
+        let mut found = self.machines.after(after).filter(|(_, machine)| is_wanted(machine));
+        let number = |slot: &u32| self.jobs.at(*slot).map(|job| job.number);
+        let page = found.by_ref().take(limit).map(|(instance, machine)| MachineView {
+            instance,
+            pool: machine.pool,
+            token: machine.token,
+            handle: machine.handle.clone(),
+            worker: machine.worker.clone(),
+            state: self.dispatcher.instance_state(instance),
+            is_connected: machine.session().is_some(),
+            slots: machine.slots,
+            jobs: machine.work.iter().filter_map(number).collect(),
+            heard: machine.heard,
+            price: machine.costs.map(|(_, price)| price),
+        });
+        (page.collect(), found.next().is_some())
     }
 
     /// Every launch whose machine is needed, or whose end is not confirmed.

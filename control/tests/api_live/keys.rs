@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::house::{House, Plan, until, wish};
 
 /// Every path that needs a key, and the scopes of which one is enough.
-const PATHS: [(&str, &str, &str, &[Scope]); 13] = [
+const PATHS: [(&str, &str, &str, &[Scope]); 14] = [
     ("POST", "/v1/jobs", r#"{"payload":1}"#, &[Scope::Submit]),
     ("POST", "/v1/jobs/batch", r#"[{"payload":1}]"#, &[Scope::Submit]),
     ("GET", "/v1/jobs", "", &[Scope::Read, Scope::Operate]),
@@ -16,6 +16,7 @@ const PATHS: [(&str, &str, &str, &[Scope]); 13] = [
     ("POST", "/v1/jobs/job-0-0/cancel", "", &[Scope::Submit, Scope::Operate]),
     ("DELETE", "/v1/jobs/job-0-0", "", &[Scope::Submit, Scope::Operate]),
     ("GET", "/v1/fleet", "", &[Scope::Observe, Scope::Operate]),
+    ("GET", "/v1/fleet/machines", "", &[Scope::Observe, Scope::Operate]),
     ("GET", "/metrics", "", &[Scope::Observe, Scope::Operate]),
     ("POST", "/v1/operate/hold", r#"{"held":false}"#, &[Scope::Operate]),
     ("POST", "/v1/operate/reload", "", &[Scope::Operate]),

@@ -18,6 +18,44 @@ async fn the_fleet_is_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_machine_is_shown_with_its_worker_and_its_work() {
+    let house = House::open().await;
+    let mut client = house.client().await;
+    until("the worker is ready", || house.handle.figures().pools.first().is_some_and(|pool| pool.1 == 1))
+        .await;
+    let job = client.post("/v1/jobs", r#"{"payload":{"hold":true}}"#).await.json()["id"].clone();
+    let mut shown = Value::Null;
+    for _ in 0..600 {
+        shown = client.get("/v1/fleet/machines?pool=gpu&limit=1").await.json();
+        if shown["machines"][0]["jobs"] == json!([job]) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let machine = &shown["machines"][0];
+    assert_eq!(machine["jobs"], json!([job]), "{shown}");
+    assert_eq!(
+        (&machine["pool"], &machine["state"], &machine["slots"]),
+        (&json!("gpu"), &json!("ready"), &json!(4))
+    );
+    assert_eq!(machine["is_connected"], true, "{shown}");
+    assert!(machine["worker"].is_string() && machine["launch"].is_string(), "{shown}");
+    assert!(machine["usd_per_hour"].as_f64().is_some_and(|usd| usd > 0.1), "{shown}");
+    let heard: jiff::Timestamp = machine["heard_at"].as_str().expect("a time").parse().expect("a time");
+    assert!(jiff::Timestamp::now().duration_since(heard).as_secs() < 60, "{shown}");
+    assert_eq!((shown["machines"].as_array().map(Vec::len), shown.get("cursor")), (Some(1), None), "{shown}");
+    let behind = format!("/v1/fleet/machines?cursor={}", machine["number"]);
+    assert_eq!(client.get(&behind).await.json(), json!({"machines": []}));
+    for (wrong, remedy) in
+        [("pool=x", "the scenario has gpu"), ("limit=0", "use 1 to 1000"), ("cursor=a", "page before")]
+    {
+        let problem =
+            client.get(&format!("/v1/fleet/machines?{wrong}")).await.is_problem(400, "invalid-request");
+        assert!(problem["remedy"].as_str().is_some_and(|text| text.contains(remedy)), "{problem}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hold_is_seen_and_lifted_and_audited() {
     let keys = vec![wish(&[Scope::Operate]), wish(&[Scope::Submit])];
     let house = House::with(Plan { keys, ..Plan::default() }).await;

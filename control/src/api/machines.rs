@@ -1,0 +1,153 @@
+//! The machines of the fleet, in pages: what each is for, how it is, and what it works on.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use jiff::Timestamp;
+use policy::dispatch::InstanceState;
+use policy::model::{InstanceId, PoolId};
+use serde::Serialize;
+
+use super::body;
+use super::keys::Scope;
+use super::names::Calendar;
+use super::problem::Problem;
+use super::route::Ask;
+use super::wait::parameter;
+use crate::plane::MachineView;
+
+/// Machines of one page where nothing is said.
+const LIMIT: usize = 100;
+
+/// Machines of one page at most.
+const LIMIT_MAX: usize = 1000;
+
+/// A page of machines.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = MachinePage)]
+pub(crate) struct PageBody<'a> {
+    /// The machines, by number.
+    machines: Vec<MachineBody<'a>>,
+    /// Where the next page begins; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<u32>,
+}
+
+/// A machine.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Machine)]
+pub(crate) struct MachineBody<'a> {
+    /// The plane's number of it; numbers of machines that are gone are used again.
+    number: u32,
+    /// Its pool.
+    pool: Cow<'a, str>,
+    /// Id of its launch.
+    launch: String,
+    /// The provider's name of it; absent until it is launched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handle: Option<String>,
+    /// Name of its worker; absent until that joins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker: Option<String>,
+    /// requested, loading, ready, silent, draining or terminating.
+    state: &'static str,
+    /// Whether its worker is connected.
+    is_connected: bool,
+    /// Slots that its worker offered; 0 until that joins.
+    slots: u16,
+    /// Ids of the jobs that it works on.
+    jobs: Vec<String>,
+    /// When its worker last said something, or the connection came or went.
+    #[schema(value_type = String, format = DateTime)]
+    heard_at: Timestamp,
+    /// Its price, US dollars per hour; absent until it is billed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usd_per_hour: Option<f64>,
+}
+
+/// `GET /v1/fleet/machines`
+#[utoipa::path(
+    get, path = "/v1/fleet/machines", tag = "operate",
+    params(
+        ("pool" = Option<String>, Query, description = "Only machines of this pool"),
+        ("limit" = Option<u32>, Query, description = "Machines of the page, at most 1000; 100 where nothing is said"),
+        ("cursor" = Option<u32>, Query, description = "The `cursor` of the page before")),
+    responses(
+        (status = 200, description = "A page of machines, by number", body = PageBody),
+        (status = 400, description = "A wrong parameter", body = super::problem::ProblemBody)),
+)]
+pub(crate) async fn list(ask: Ask<'_>) -> Result<Response<Body>, Problem> {
+    let Ask { api, caller, parts, .. } = ask;
+    caller.needs(Scope::Observe)?;
+    let query = parts.uri.query();
+    let limit = match parameter(query, "limit") {
+        None => LIMIT,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+            .ok_or_else(|| wrong("limit", text, format!("use 1 to {LIMIT_MAX}")))?,
+    };
+    let after = match parameter(query, "cursor") {
+        None => None,
+        Some(text) => {
+            let number = text.parse().map_err(|_| {
+                wrong("cursor", text, "use the `cursor` of the page before, as it was".to_owned())
+            })?;
+            Some(InstanceId(number))
+        }
+    };
+    let pool = match parameter(query, "pool") {
+        None => None,
+        Some(name) => Some(pool(&api.handle.figures().pools, name)?),
+    };
+    let look = api.handle.look(move |plane| {
+        let names = plane.rules().system.pools.iter().map(|pool| pool.name.clone()).collect::<Vec<_>>();
+        (plane.machines(pool, after, limit), names)
+    });
+    let ((machines, has_more), names) = api.patiently(look).await?;
+    let cursor = machines.last().filter(|_| has_more).map(|last| last.instance.0);
+    let machines = machines.into_iter().map(|machine| body_of(machine, &names, api.calendar)).collect();
+    Ok(body::json(StatusCode::OK, &PageBody { machines, cursor }))
+}
+
+fn body_of<'a>(machine: MachineView, names: &'a [String], calendar: Calendar) -> MachineBody<'a> {
+    MachineBody {
+        number: machine.instance.0,
+        pool: names.get(machine.pool.index()).map_or("", String::as_str).into(),
+        launch: machine.token.to_string(),
+        handle: machine.handle,
+        worker: machine.worker,
+        state: name(machine.state),
+        is_connected: machine.is_connected,
+        slots: machine.slots,
+        jobs: machine.jobs.iter().map(ToString::to_string).collect(),
+        heard_at: calendar.at(machine.heard),
+        usd_per_hour: machine.price.map(|price| price.as_nanos() as f64 * 1e-9),
+    }
+}
+
+fn pool(pools: &[(String, u32, u32, u32)], name: &str) -> Result<PoolId, Problem> {
+    let at = pools.iter().position(|pool| pool.0 == name);
+    at.map(|at| PoolId(at as u16)).ok_or_else(|| {
+        let known: Vec<&str> = pools.iter().map(|pool| pool.0.as_str()).collect();
+        wrong("pool", name, format!("the scenario has {}", known.join(", ")))
+    })
+}
+
+fn wrong(parameter: &str, value: &str, remedy: String) -> Problem {
+    Problem::invalid(format!("`{parameter}` is `{}`", super::jobs::clip(value)), remedy)
+}
+
+fn name(state: InstanceState) -> &'static str {
+    match state {
+        // Its id is free in the dispatcher; the provider has not confirmed its end.
+        InstanceState::Free | InstanceState::Terminating => "terminating",
+        InstanceState::Requested => "requested",
+        InstanceState::Loading => "loading",
+        InstanceState::Ready => "ready",
+        InstanceState::Silent => "silent",
+        InstanceState::Draining => "draining",
+    }
+}
