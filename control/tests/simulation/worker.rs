@@ -17,6 +17,8 @@ pub(crate) struct Worker {
     pub(crate) launch: Option<String>,
     pub(crate) session: Option<SessionId>,
     pub(crate) is_welcome: bool,
+    /// A plane has welcomed it before.
+    pub(crate) was_in: bool,
     pub(crate) running: BTreeMap<Lease, (JobNumber, Instant)>,
     /// Said and not acknowledged.
     pub(crate) finished: BTreeMap<Lease, (JobNumber, Report)>,
@@ -41,6 +43,7 @@ impl Worker {
             launch,
             session: None,
             is_welcome: false,
+            was_in: false,
             running: BTreeMap::new(),
             finished: BTreeMap::new(),
             frozen_until: Instant::START,
@@ -51,6 +54,11 @@ impl Worker {
             beat_at: at,
             hello_at: at,
         }
+    }
+
+    /// Whether a refusal ends its part only: it joins by itself, was wanted once, and stands by again under another name.
+    pub(crate) fn joins_anew(&self) -> bool {
+        self.launch.is_none() && (self.was_in || self.drains)
     }
 
     /// First words on a new connection.
@@ -81,6 +89,7 @@ impl Worker {
         match message {
             ToWorker::Welcome { keep, .. } => {
                 self.is_welcome = true;
+                self.was_in = true;
                 self.running.retain(|lease, _| keep.contains(lease));
                 self.finished.retain(|lease, _| keep.contains(lease));
                 let again = self.finished.iter();

@@ -299,11 +299,15 @@ impl World {
         engine.commit(&mut Vec::new()).expect("a sound world");
         self.reconcile();
         let engine = self.engine.take().expect("it was there");
+        let plane = engine.plane();
         assert_eq!(
-            engine.plane().jobs_in_system(),
+            plane.jobs_in_system(),
             0,
-            "seed {}: jobs are still in the system at rest",
-            self.seed
+            "seed {}: jobs are still in the system at rest: {:#?} on {:#?}, workers {:#?}",
+            self.seed,
+            plane.list(None, None, usize::MAX).jobs,
+            plane.machines(None, None, usize::MAX).0,
+            self.workers
         );
         engine.plane().dispatcher().check().expect("a sound world");
         let mut archive = engine.store().archive();
@@ -745,13 +749,7 @@ impl World {
                     self.outcome.worker_deaths += 1;
                     self.tell(|| format!("{name} dies"));
                     self.cut(worker);
-                    self.workers[worker].is_dead = true;
-                    let old = &self.workers[worker];
-                    let again = Worker::new(format!("{name}+"), old.pool.clone(), old.slots, None, self.now);
-                    self.workers.push(again);
-                    let at = self.within(10.0);
-                    self.at(at, Event::Connect(self.workers.len() - 1));
-                    self.at(at, Event::Step(self.workers.len() - 1));
+                    self.begin_anew(worker);
                     return;
                 };
                 self.outcome.interruptions += 1;
@@ -767,6 +765,17 @@ impl World {
                 self.at(gone, Event::Terminate(token));
             }
         }
+    }
+
+    /// A worker that joins by itself is over, and there is another in its place, with another name.
+    fn begin_anew(&mut self, worker: usize) {
+        self.workers[worker].is_dead = true;
+        let old = &self.workers[worker];
+        let again = Worker::new(format!("{}+", old.name), old.pool.clone(), old.slots, None, self.now);
+        self.workers.push(again);
+        let (at, index) = (self.within(10.0), self.workers.len() - 1);
+        self.at(at, Event::Connect(index));
+        self.at(at, Event::Step(index));
     }
 
     fn cut(&mut self, worker: usize) {
@@ -896,6 +905,11 @@ impl World {
         let now = self.now;
         for reply in self.workers[index].take(now, message, |_| until) {
             self.say(index, reply);
+        }
+        let worker = &self.workers[index];
+        if worker.is_dead && worker.joins_anew() {
+            self.tell(|| "a worker is refused, and joins anew".to_owned());
+            self.begin_anew(index);
         }
     }
 
