@@ -187,7 +187,7 @@ impl<S: Store> Engine<S> {
     /// # Errors
     /// [`StoreError`].
     pub fn retain(&mut self, keep: Duration) -> Result<(), StoreError> {
-        self.retention = Some(Retention::new(keep, self.store.marks()?));
+        self.retention = Some(Retention::new(keep, self.store.marks()?, self.plane.last()));
         Ok(())
     }
 
@@ -239,7 +239,10 @@ impl<S: Store> Engine<S> {
     /// [`StoreError`]. After [`StoreError::Full`] the engine may go on; it is tried again after a minute.
     pub fn forget_if_due(&mut self, clock: Instant) -> Result<Forgetting, StoreError> {
         let Some(retention) = &mut self.retention else { return Ok(Forgetting::Idle) };
-        let Some(mark) = retention.due(self.plane.last(), clock) else { return Ok(Forgetting::Idle) };
+        let Some(mark) = retention.due(self.plane.last()) else { return Ok(Forgetting::Idle) };
+        if !retention.may_forget(clock) {
+            return Ok(Forgetting::UnderWay);
+        }
         retention.begin_forgetting(clock);
         let part = self.store.forget(mark, AT_ONCE)?;
         Ok(retention.forgot(mark, part, clock))

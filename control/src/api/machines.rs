@@ -15,7 +15,7 @@ use super::names::Calendar;
 use super::problem::Problem;
 use super::route::Ask;
 use super::wait::parameter;
-use crate::plane::MachineView;
+use crate::plane::{LaunchView, MachineView};
 
 /// Machines of one page where nothing is said.
 const LIMIT: usize = 100;
@@ -38,8 +38,9 @@ pub(crate) struct PageBody<'a> {
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = Machine)]
 pub(crate) struct MachineBody<'a> {
-    /// The plane's number of it; numbers of machines that are gone are used again.
-    number: u32,
+    /// The plane's number of it; numbers of machines that are gone are used again. Absent once it was given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<u32>,
     /// Its pool.
     pool: Cow<'a, str>,
     /// Id of its launch.
@@ -58,10 +59,11 @@ pub(crate) struct MachineBody<'a> {
     slots: u16,
     /// Ids of the jobs that it works on.
     jobs: Vec<String>,
-    /// When its worker last said something, or the connection came or went.
-    #[schema(value_type = String, format = DateTime)]
-    heard_at: Timestamp,
-    /// Its price, US dollars per hour; absent until it is billed.
+    /// When its worker last said something, or the connection came or went. Absent once it was given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    heard_at: Option<Timestamp>,
+    /// What machines of its pool cost now, US dollars per hour; absent until it is billed.
     #[serde(skip_serializing_if = "Option::is_none")]
     usd_per_hour: Option<f64>,
 }
@@ -74,7 +76,7 @@ pub(crate) struct MachineBody<'a> {
         ("limit" = Option<u32>, Query, description = "Machines of the page, at most 1000; 100 where nothing is said"),
         ("cursor" = Option<u32>, Query, description = "The `cursor` of the page before")),
     responses(
-        (status = 200, description = "A page of machines, by number", body = PageBody),
+        (status = 200, description = "A page of machines, by number; on the last, those that were given up and whose end is not confirmed", body = PageBody),
         (status = 400, description = "A wrong parameter", body = super::problem::ProblemBody)),
 )]
 pub(crate) async fn list(ask: Ask<'_>) -> Result<Response<Body>, Problem> {
@@ -98,24 +100,46 @@ pub(crate) async fn list(ask: Ask<'_>) -> Result<Response<Body>, Problem> {
             Some(InstanceId(number))
         }
     };
-    let pool = match parameter(query, "pool") {
-        None => None,
-        Some(name) => Some(pool(&api.handle.figures().pools, name)?),
-    };
+    let wanted = parameter(query, "pool").map(str::to_owned);
     let look = api.handle.look(move |plane| {
-        let names = plane.rules().system.pools.iter().map(|pool| pool.name.clone()).collect::<Vec<_>>();
-        (plane.machines(pool, after, limit), names)
+        let names: Vec<String> = plane.rules().system.pools.iter().map(|pool| pool.name.clone()).collect();
+        let pool = wanted.map(|wanted| pool(&names, &wanted)).transpose()?;
+        let (machines, has_more) = plane.machines(pool, after, limit);
+        let is_wanted = |ending: &LaunchView| !has_more && pool.is_none_or(|pool| pool == ending.pool);
+        let endings: Vec<LaunchView> = plane.endings().filter(is_wanted).collect();
+        Ok::<_, Problem>((machines, has_more, endings, names))
     });
-    let ((machines, has_more), names) = api.patiently(look).await?;
+    let (machines, has_more, endings, names) = api.patiently(look).await??;
     let cursor = machines.last().filter(|_| has_more).map(|last| last.instance.0);
-    let machines = machines.into_iter().map(|machine| body_of(machine, &names, api.calendar)).collect();
+    let machines = machines.into_iter().map(|machine| body_of(machine, &names, api.calendar));
+    let machines = machines.chain(endings.into_iter().map(|ending| given_up(ending, &names))).collect();
     Ok(body::json(StatusCode::OK, &PageBody { machines, cursor }))
+}
+
+fn name_of(names: &[String], pool: PoolId) -> Cow<'_, str> {
+    names.get(pool.index()).map_or("", String::as_str).into()
+}
+
+fn given_up(ending: LaunchView, names: &[String]) -> MachineBody<'_> {
+    MachineBody {
+        number: None,
+        pool: name_of(names, ending.pool),
+        launch: ending.token.to_string(),
+        handle: ending.handle,
+        worker: None,
+        state: name(InstanceState::Terminating),
+        is_connected: false,
+        slots: 0,
+        jobs: Vec::new(),
+        heard_at: None,
+        usd_per_hour: None,
+    }
 }
 
 fn body_of<'a>(machine: MachineView, names: &'a [String], calendar: Calendar) -> MachineBody<'a> {
     MachineBody {
-        number: machine.instance.0,
-        pool: names.get(machine.pool.index()).map_or("", String::as_str).into(),
+        number: Some(machine.instance.0),
+        pool: name_of(names, machine.pool),
         launch: machine.token.to_string(),
         handle: machine.handle,
         worker: machine.worker,
@@ -123,17 +147,15 @@ fn body_of<'a>(machine: MachineView, names: &'a [String], calendar: Calendar) ->
         is_connected: machine.is_connected,
         slots: machine.slots,
         jobs: machine.jobs.iter().map(ToString::to_string).collect(),
-        heard_at: calendar.at(machine.heard),
+        heard_at: Some(calendar.at(machine.heard)),
         usd_per_hour: machine.price.map(|price| price.as_nanos() as f64 * 1e-9),
     }
 }
 
-fn pool(pools: &[(String, u32, u32, u32)], name: &str) -> Result<PoolId, Problem> {
-    let at = pools.iter().position(|pool| pool.0 == name);
-    at.map(|at| PoolId(at as u16)).ok_or_else(|| {
-        let known: Vec<&str> = pools.iter().map(|pool| pool.0.as_str()).collect();
-        wrong("pool", name, format!("the scenario has {}", known.join(", ")))
-    })
+fn pool(names: &[String], wanted: &str) -> Result<PoolId, Problem> {
+    let at = names.iter().position(|name| name == wanted);
+    at.map(|at| PoolId(at as u16))
+        .ok_or_else(|| wrong("pool", wanted, format!("the scenario has {}", names.join(", "))))
 }
 
 fn wrong(parameter: &str, value: &str, remedy: String) -> Problem {
@@ -142,7 +164,6 @@ fn wrong(parameter: &str, value: &str, remedy: String) -> Problem {
 
 fn name(state: InstanceState) -> &'static str {
     match state {
-        // Its id is free in the dispatcher; the provider has not confirmed its end.
         InstanceState::Free | InstanceState::Terminating => "terminating",
         InstanceState::Requested => "requested",
         InstanceState::Loading => "loading",

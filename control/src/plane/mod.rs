@@ -132,7 +132,7 @@ pub struct MachineView {
     pub jobs: Vec<JobNumber>,
     /// When its worker last said something, or its contact last changed.
     pub heard: Instant,
-    /// What it costs now; none before it is billed.
+    /// What machines of its pool cost now; none before it is billed.
     pub price: Option<UsdPerHour>,
 }
 
@@ -286,9 +286,11 @@ impl Plane {
         self.jobs.len()
     }
 
-    /// Jobs with smaller numbers have ended.
+    /// Jobs with smaller numbers have ended, and whoever wished to hear of it has heard, or was given up.
     pub fn ended_below(&self) -> JobNumber {
-        self.jobs.first().unwrap_or(self.next_job())
+        let unsettled = self.webhooks.first_key_value().map(|(job, _)| *job);
+        let first = self.jobs.first().unwrap_or(self.next_job());
+        unsettled.map_or(first, |job| job.min(first))
     }
 
     /// Number of the next job.
@@ -394,9 +396,18 @@ impl Plane {
             slots: machine.slots,
             jobs: machine.work.iter().filter_map(number).collect(),
             heard: machine.heard,
-            price: machine.costs.map(|(_, price)| price),
+            price: machine.costs.map(|_| self.money.price(machine.pool)),
         });
         (page.collect(), found.next().is_some())
+    }
+
+    /// Machines that were given up, and whose end the provider has not confirmed.
+    pub fn endings(&self) -> impl Iterator<Item = LaunchView> {
+        self.machines.endings.iter().map(|(token, ending)| LaunchView {
+            token: *token,
+            pool: ending.pool,
+            handle: ending.handle.clone(),
+        })
     }
 
     /// Every launch whose machine is needed, or whose end is not confirmed.
@@ -406,12 +417,7 @@ impl Plane {
             pool: machine.pool,
             handle: machine.handle.clone(),
         });
-        let endings = self.machines.endings.iter().map(|(token, ending)| LaunchView {
-            token: *token,
-            pool: ending.pool,
-            handle: ending.handle.clone(),
-        });
-        machines.chain(endings).collect()
+        machines.chain(self.endings()).collect()
     }
 
     /// Hands an input to the dispatcher, and performs all that follows.

@@ -253,6 +253,7 @@ fn cut_short<S: Store>(store: S) -> (Engine<S>, u64, i64) {
     script.tell(Command::Tick);
     let mut engine = script.engine;
     let clock = engine.plane().last();
+    assert_eq!(engine.forget_if_due(Instant::START).unwrap(), Forgetting::UnderWay, "not at once");
     let Forgetting::Over { mark, total } = engine.forget_if_due(clock).unwrap() else {
         panic!("it is old enough")
     };

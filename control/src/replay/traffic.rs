@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use policy::dispatch::InstanceState;
 use policy::model::{ClassId, Lease, PoolId, RegionId};
 use policy::records::{InstanceEnd, JobOutcome};
 use policy::units::{Duration, Instant, Usd};
@@ -138,8 +139,9 @@ impl Watch for Observer {
         self.traffic.carried = plane.jobs_in_system() as u64;
         self.first_job = Some(plane.next_job());
         self.spent_nanousd = plane.figures(plane.last()).spent_nanousd;
-        for launch in plane.launches() {
-            self.machine(plane, launch.token, launch.pool);
+        let ends = |state| matches!(state, InstanceState::Free | InstanceState::Terminating);
+        for machine in plane.machines(None, None, usize::MAX).0.iter().filter(|one| !ends(one.state)) {
+            self.machine(plane, machine.token, machine.pool);
         }
     }
 

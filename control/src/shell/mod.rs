@@ -180,8 +180,8 @@ impl<S: Store> Shell<S> {
             Ok(Forgetting::UnderWay) => true,
             Ok(Forgetting::Over { mark, total }) => {
                 self.outlets.forget(mark.ended_below);
-                if total != Forgotten::default() {
-                    let Forgotten { batches, jobs } = total;
+                let Forgotten { batches, jobs, .. } = total;
+                if batches + jobs > 0 {
                     tracing::info!(upto = mark.upto, batches, jobs, "forgot what was over for too long");
                 }
                 false

@@ -213,7 +213,8 @@ impl Store for DiskStore {
             jobs += u64::from(is_old);
             !is_old
         });
-        Ok(Forgotten { batches, jobs })
+        let is_all = batches < limit as u64 && jobs < limit as u64;
+        Ok(Forgotten { batches, jobs, is_all })
     }
 
     fn archive(&self) -> Box<dyn Archive> {

@@ -55,6 +55,8 @@ pub struct Forgotten {
     pub batches: u64,
     /// Ended jobs.
     pub jobs: u64,
+    /// Nothing is left to forget.
+    pub is_all: bool,
 }
 
 /// A store that cannot do what it must.
@@ -150,7 +152,7 @@ pub trait Store: Send {
     fn marks(&mut self) -> Result<Vec<Mark>, StoreError>;
 
     /// Forgets what lies before `mark`, which is one of [`Store::marks`]: at most `limit` batches and as many ended jobs at
-    /// a time, the oldest first, and all earlier images. Nothing is left to forget when both counts are below `limit`.
+    /// a time, the oldest first, and all earlier images. A store whose last part took long takes fewer.
     ///
     /// # Errors
     /// As [`Store::append`].
@@ -176,4 +178,50 @@ pub trait Archive: Send {
     /// # Errors
     /// As [`Archive::ended`].
     fn latest(&mut self, before: Option<JobNumber>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError>;
+}
+
+/// How many rows go at a time, by how long the last ones took: rows of different journals differ in size a thousandfold.
+#[derive(Clone, Copy, Debug)]
+struct Portion(usize);
+
+/// A part should not take longer: others wait for the plane, and for its row in the database.
+const PORTION_TAKES: std::time::Duration = std::time::Duration::from_millis(100);
+
+impl Portion {
+    const FIRST: Self = Self(64);
+
+    fn within(self, limit: usize) -> usize {
+        self.0.min(limit)
+    }
+
+    fn took(&mut self, time: std::time::Duration) {
+        if time > PORTION_TAKES {
+            self.0 = (self.0 / 4).max(1);
+        } else if time < PORTION_TAKES / 4 {
+            self.0 = (self.0 * 2).min(1 << 16);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portions_shrink_at_once_when_they_take_long() {
+        let ms = std::time::Duration::from_millis;
+        let mut portion = Portion::FIRST;
+        for _ in 0..3 {
+            portion.took(ms(3));
+        }
+        assert_eq!((portion.within(2000), portion.within(100)), (512, 100));
+        portion.took(ms(60));
+        assert_eq!(portion.within(2000), 512);
+        portion.took(ms(1500));
+        assert_eq!(portion.within(2000), 128);
+        for _ in 0..9 {
+            portion.took(ms(1500));
+        }
+        assert_eq!(portion.within(2000), 1);
+    }
 }

@@ -10,7 +10,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
 use super::checkpoint::{Checkpointer, LOG_PAGES_MAX, reserve_log};
-use super::{Archive, Batch, Doing, Forgotten, Mark, Recovered, Store, StoreError, Visit};
+use super::{Archive, Batch, Doing, Forgotten, Mark, Portion, Recovered, Store, StoreError, Visit};
 use crate::number::JobNumber;
 
 /// Format of the tables; each step of [`MIGRATIONS`] leads to the next.
@@ -43,6 +43,7 @@ pub struct SqliteStore {
     connection: Connection,
     file: PathBuf,
     secret: [u8; 32],
+    portion: Portion,
     /// Held as long as the plane lives: one plane per folder. None where the journal is only read.
     _lock: Option<File>,
 }
@@ -77,7 +78,14 @@ impl SqliteStore {
         );
         connection.busy_timeout(BUSY_MAX).map_err(|error| failed(error.to_string()))?;
         connection.execute_batch(&tune).map_err(|error| refused(Doing::Opening, &file, &error))?;
-        let mut store = Self { checkpointer: None, connection, file, secret: [0; 32], _lock: Some(lock) };
+        let mut store = Self {
+            checkpointer: None,
+            connection,
+            file,
+            secret: [0; 32],
+            portion: Portion::FIRST,
+            _lock: Some(lock),
+        };
         store.migrate()?;
         store.secret = store.read_secret()?;
         let log = store.file.with_extension("sqlite-wal");
@@ -118,7 +126,7 @@ impl SqliteStore {
             .map_err(|error| refused(Doing::Opening, &file, &error))?;
         let damaged = StoreError::Damaged { place, what: "its secret has a wrong length".to_owned() };
         let secret = secret.try_into().map_err(|_| damaged)?;
-        Ok(Self { checkpointer: None, connection, file, secret, _lock: None })
+        Ok(Self { checkpointer: None, connection, file, secret, portion: Portion::FIRST, _lock: None })
     }
 
     fn migrate(&mut self) -> Result<(), StoreError> {
@@ -312,7 +320,8 @@ impl Store for SqliteStore {
     }
 
     fn forget(&mut self, mark: Mark, limit: usize) -> Result<Forgotten, StoreError> {
-        let (upto, below, limit) = (mark.upto as i64, mark.ended_below.0 as i64, limit as i64);
+        let (began, limit) = (std::time::Instant::now(), self.portion.within(limit) as i64);
+        let (upto, below) = (mark.upto as i64, mark.ended_below.0 as i64);
         let whole = || -> rusqlite::Result<(Forgotten, u64)> {
             let transaction = self.connection.unchecked_transaction()?;
             let drop_rows = |sql: &str, bound: i64| -> rusqlite::Result<(u64, u64)> {
@@ -338,9 +347,11 @@ impl Store for SqliteStore {
             transaction.execute("DELETE FROM image WHERE upto < ?1", params![upto])?;
             transaction.execute("DELETE FROM mark WHERE upto < ?1", params![upto])?;
             transaction.commit()?;
-            Ok((Forgotten { batches: batches.0, jobs: jobs.0 }, batches.1 + jobs.1))
+            let is_all = batches.0 < limit as u64 && jobs.0 < limit as u64;
+            Ok((Forgotten { batches: batches.0, jobs: jobs.0, is_all }, batches.1 + jobs.1))
         };
         let (forgotten, bytes) = whole().map_err(|error| refused(Doing::Writing, &self.file, &error))?;
+        self.portion.took(began.elapsed());
         self.wrote(bytes);
         Ok(forgotten)
     }

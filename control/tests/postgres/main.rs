@@ -144,14 +144,15 @@ fn what_is_forgotten_is_gone_from_both_and_the_rest_is_read_from_the_mark_on() {
         assert_eq!((whole.len(), whole[0].0), (20, 1), "nothing is forgotten yet");
 
         let part = store.forget(mark(20), 4).expect("it forgets");
-        assert_eq!(part, Forgotten { batches: 4, jobs: 4 });
+        assert_eq!(part, Forgotten { batches: 4, jobs: 4, is_all: false });
         assert_eq!(store.marks().expect("read"), [20, 30].map(mark), "earlier images go first");
         let rest = gathered(|visit| store.history(visit)).expect("read");
         assert_eq!(rest[0], (20, u64::MAX, b"image 20".to_vec()), "read from the mark on while it forgets");
         assert_eq!((rest[1].0, rest.len()), (21, 11));
         let part = store.forget(mark(20), 100).expect("it forgets");
-        assert_eq!(part, Forgotten { batches: 6, jobs: 15 });
-        assert_eq!(store.forget(mark(20), 100).expect("nothing is left"), Forgotten::default());
+        assert_eq!(part, Forgotten { batches: 6, jobs: 15, is_all: true });
+        let nothing = Forgotten { is_all: true, ..Forgotten::default() };
+        assert_eq!(store.forget(mark(20), 100).expect("nothing is left"), nothing);
         assert!(rest == gathered(|visit| store.history(visit)).expect("read"), "the same rest");
         let mut archive = store.archive();
         assert_eq!(archive.ended(JobNumber::new(0, 19)).expect("read"), None);

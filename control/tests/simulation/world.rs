@@ -566,7 +566,7 @@ impl World {
         let before = archive.latest(None, usize::MAX).expect("a sound world");
         let done = engine.forget_if_due(now).expect("a sound world");
         let last = engine.plane().last();
-        if done == Forgetting::Idle {
+        if !matches!(done, Forgetting::Over { .. }) {
             return;
         }
         for bytes in &before {

@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
-use super::{Archive, Batch, Doing, Forgotten, Mark, Recovered, Store, StoreError, Visit};
+use super::{Archive, Batch, Doing, Forgotten, Mark, Portion, Recovered, Store, StoreError, Visit};
 use crate::number::JobNumber;
 
 /// The leader's row is locked against a successor until the append is committed.
@@ -111,6 +111,7 @@ pub struct PostgresStore {
     append: Statement,
     append_ended: Statement,
     secret: [u8; 32],
+    portion: Portion,
     runtime: Reactor,
 }
 
@@ -135,7 +136,8 @@ impl PostgresStore {
             Ok::<_, StoreError>((client, append, append_ended, secret))
         });
         let (client, append, append_ended, secret) = opened?;
-        Ok(Self { place, epoch, client, append, append_ended, secret, runtime })
+        let portion = Portion::FIRST;
+        Ok(Self { place, epoch, client, append, append_ended, secret, portion, runtime })
     }
 
     /// Goes on as the leader of `epoch`, which [`Election::take`] gave.
@@ -318,13 +320,17 @@ impl Store for PostgresStore {
     fn forget(&mut self, mark: Mark, limit: usize) -> Result<Forgotten, StoreError> {
         let (shard, epoch, upto) = (self.shard(), self.epoch as i64, mark.upto as i64);
         let (low, below) = (JobNumber::new(self.place.shard, 0).0 as i64, mark.ended_below.0 as i64);
-        let values: [&(dyn ToSql + Sync); 6] = [&shard, &epoch, &upto, &low, &below, &(limit as i64)];
+        let (began, limit) = (std::time::Instant::now(), self.portion.within(limit) as i64);
+        let values: [&(dyn ToSql + Sync); 6] = [&shard, &epoch, &upto, &low, &below, &limit];
         let forget =
             async { self.place.within(Doing::Writing, PART_FOR, self.client.query(FORGET, &values)).await };
         let rows = self.runtime.block_on(forget)?;
         let count = |at: usize| rows.first().map_or(0, |row| row.get::<_, i64>(at) as u64);
+        self.portion.took(began.elapsed());
+        let (batches, jobs) = (count(1), count(2));
+        let is_all = batches < limit as u64 && jobs < limit as u64;
         match count(0) {
-            1 => Ok(Forgotten { batches: count(1), jobs: count(2) }),
+            1 => Ok(Forgotten { batches, jobs, is_all }),
             _ => Err(self.fenced()),
         }
     }
