@@ -448,4 +448,27 @@ mod tests {
             assert!(said.starts_with(&format!("{doing} at {}", folder.path().display())), "{said}");
         }
     }
+
+    #[test]
+    fn a_journal_of_the_format_before_is_read_as_it_is_and_brought_up_by_a_plane() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(folder.path()).unwrap();
+        store.append(&Batch { first: 1, count: 1, body: vec![1], ended: Vec::new() }).unwrap();
+        store.connection.execute_batch("DROP TABLE mark; PRAGMA user_version = 1").unwrap();
+        drop(store);
+        let batches = |store: &mut SqliteStore| {
+            let mut count = 0;
+            let counted = store.history(&mut |_| {
+                count += 1;
+                Ok(())
+            });
+            counted.map(|()| count)
+        };
+        let mut read = SqliteStore::read(folder.path()).unwrap();
+        assert_eq!(batches(&mut read).unwrap(), 1);
+        assert!(read.marks().is_err(), "nothing was changed");
+        drop(read);
+        let mut store = SqliteStore::open(folder.path()).unwrap();
+        assert_eq!((batches(&mut store).unwrap(), store.marks().unwrap()), (1, Vec::new()));
+    }
 }
