@@ -1,5 +1,7 @@
 //! Jobs in pages: those in the system by number, then the ended ones, latest first.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use policy::records::JobOutcome;
@@ -66,7 +68,7 @@ pub(crate) async fn list(ask: Ask<'_>) -> Result<Response<Body>, Problem> {
     caller.needs(Scope::Read)?;
     let query = parts.uri.query();
     let wanted = wanted(parameter(query, "state"))?;
-    let limit = limit(parameter(query, "limit"))?;
+    let limit = limit(parameter(query, "limit"), LIMIT, LIMIT_MAX)?;
     let start = match wanted {
         Wanted::All | Wanted::Live(_) => Cursor::Live(None),
         Wanted::Ended(_) => Cursor::Ended(None),
@@ -151,12 +153,24 @@ fn wanted(state: Option<&str>) -> Result<Wanted, Problem> {
     }
 }
 
-fn limit(text: Option<&str>) -> Result<usize, Problem> {
-    let Some(text) = text else { return Ok(LIMIT) };
-    match text.parse() {
-        Ok(limit @ 1..=LIMIT_MAX) => Ok(limit),
-        _ => Err(Problem::invalid(format!("`limit` is `{}`", super::jobs::clip(text)), "use 1 to 500")),
-    }
+/// How much is wished of a page: from 1 to `max`, or `otherwise` where nothing is said.
+///
+/// # Errors
+/// 400.
+pub(super) fn limit(text: Option<&str>, otherwise: usize, max: usize) -> Result<usize, Problem> {
+    let Some(text) = text else { return Ok(otherwise) };
+    let limit = text.parse().ok().filter(|limit| (1..=max).contains(limit));
+    limit.ok_or_else(|| wrong("limit", text, format!("use 1 to {max}")))
+}
+
+/// A cursor that is none.
+pub(super) fn wrong_cursor(text: &str) -> Problem {
+    wrong("cursor", text, "use the `cursor` of the page before, as it was")
+}
+
+/// A parameter that cannot be used.
+pub(super) fn wrong(parameter: &str, value: &str, remedy: impl Into<Cow<'static, str>>) -> Problem {
+    Problem::invalid(format!("`{parameter}` is `{}`", super::jobs::clip(value)), remedy)
 }
 
 fn read_cursor(text: &str) -> Result<Cursor, Problem> {
@@ -167,8 +181,7 @@ fn read_cursor(text: &str) -> Result<Cursor, Problem> {
         ("ended", job) => Some(Cursor::Ended(Some(job.parse().ok()?))),
         _ => None,
     };
-    let wrong = || format!("`cursor` is `{}`", super::jobs::clip(text));
-    read().ok_or_else(|| Problem::invalid(wrong(), "use the `cursor` of the page before, as it was"))
+    read().ok_or_else(|| wrong_cursor(text))
 }
 
 fn write_cursor(cursor: Cursor) -> String {

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::body;
 use super::keys::Scope;
+use super::listing::{limit, wrong, wrong_cursor};
 use super::names::Calendar;
 use super::problem::Problem;
 use super::route::Ask;
@@ -83,23 +84,9 @@ pub(crate) async fn list(ask: Ask<'_>) -> Result<Response<Body>, Problem> {
     let Ask { api, caller, parts, .. } = ask;
     caller.needs(Scope::Observe)?;
     let query = parts.uri.query();
-    let limit = match parameter(query, "limit") {
-        None => LIMIT,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-            .ok_or_else(|| wrong("limit", text, format!("use 1 to {LIMIT_MAX}")))?,
-    };
-    let after = match parameter(query, "cursor") {
-        None => None,
-        Some(text) => {
-            let number = text.parse().map_err(|_| {
-                wrong("cursor", text, "use the `cursor` of the page before, as it was".to_owned())
-            })?;
-            Some(InstanceId(number))
-        }
-    };
+    let limit = limit(parameter(query, "limit"), LIMIT, LIMIT_MAX)?;
+    let number = |text: &str| text.parse().map(InstanceId).map_err(|_| wrong_cursor(text));
+    let after = parameter(query, "cursor").map(number).transpose()?;
     let wanted = parameter(query, "pool").map(str::to_owned);
     let look = api.handle.look(move |plane| {
         let names: Vec<String> = plane.rules().system.pools.iter().map(|pool| pool.name.clone()).collect();
@@ -156,10 +143,6 @@ fn pool(names: &[String], wanted: &str) -> Result<PoolId, Problem> {
     let at = names.iter().position(|name| name == wanted);
     at.map(|at| PoolId(at as u16))
         .ok_or_else(|| wrong("pool", wanted, format!("the scenario has {}", names.join(", "))))
-}
-
-fn wrong(parameter: &str, value: &str, remedy: String) -> Problem {
-    Problem::invalid(format!("`{parameter}` is `{}`", super::jobs::clip(value)), remedy)
 }
 
 fn name(state: InstanceState) -> &'static str {

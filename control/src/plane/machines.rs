@@ -212,6 +212,6 @@ impl Machines {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (InstanceId, &Machine)> {
-        self.by_instance.iter().map(|(instance, machine)| (*instance, machine))
+        self.after(None)
     }
 }

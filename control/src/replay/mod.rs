@@ -225,23 +225,23 @@ fn stretch(
 /// The plane of the image that a journal begins with, and whether the image says what the plane was started with.
 fn base(image: &[u8], rules: Option<&Rules>, secret: [u8; 32]) -> Result<(Plane, bool), ReplayError> {
     let image = PlaneImage::decode(image)?;
-    let rules = match (image.served(), rules) {
-        (Some(served), _) => served.rules(secret)?,
-        (None, Some(rules)) => rules.clone(),
-        (None, None) => return Err(ReplayError::NoOrigin),
-    };
+    let rules = rules_of(image.served(), rules, secret)?;
     let says = image.served().is_some();
     Ok((Plane::restore(rules, image)?, says))
 }
 
 /// The plane before its first command.
 fn begin(served: Option<Served>, rules: Option<&Rules>, secret: [u8; 32]) -> Result<Plane, ReplayError> {
-    let rules = match (served, rules) {
-        (Some(served), _) => served.rules(secret)?,
-        (None, Some(rules)) => rules.clone(),
-        (None, None) => return Err(ReplayError::NoOrigin),
-    };
-    Ok(Plane::new(rules, &mut Vec::new())?)
+    Ok(Plane::new(rules_of(served.as_ref(), rules, secret)?, &mut Vec::new())?)
+}
+
+/// The rules that a journal says itself, else those that somebody named.
+fn rules_of(served: Option<&Served>, rules: Option<&Rules>, secret: [u8; 32]) -> Result<Rules, ReplayError> {
+    match (served, rules) {
+        (Some(served), _) => Ok(served.rules(secret)?),
+        (None, Some(rules)) => Ok(rules.clone()),
+        (None, None) => Err(ReplayError::NoOrigin),
+    }
 }
 
 #[cfg(test)]

@@ -53,7 +53,10 @@ pub(super) struct Script<S> {
 
 impl<S: Store> Script<S> {
     pub(super) fn new(store: S, rules: Rules, at_s: u64) -> Self {
-        let engine = Engine::open(store, rules, at_s * 1000).unwrap();
+        Self::on(Engine::open(store, rules, at_s * 1000).unwrap())
+    }
+
+    fn on(engine: Engine<S>) -> Self {
         let now = engine.plane().last();
         Self { engine, now, effects: Vec::new(), under_way: Vec::new(), sessions: Vec::new(), beat_at: now }
     }
@@ -237,15 +240,8 @@ fn cut_short<S: Store>(store: S) -> (Engine<S>, u64, i64) {
     let upto = engine.next() - 1;
     let spent = |engine: &Engine<S>| engine.plane().figures(engine.plane().last()).spent_nanousd;
     let before = spent(&engine);
-    let mut script = Script {
-        engine,
-        now: Instant::START,
-        effects: Vec::new(),
-        under_way: Vec::new(),
-        sessions: Vec::new(),
-        beat_at: Instant::NEVER,
-    };
-    script.now = script.engine.plane().last();
+    let mut script = Script::on(engine);
+    script.beat_at = Instant::NEVER;
     script.join(21);
     script.submit(None);
     let ended_ms = script.now.as_nanos() / 1_000_000;

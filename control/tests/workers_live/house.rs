@@ -21,6 +21,8 @@ use policy::model::{ClassId, PoolId, RegionId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::scene::Scene;
+
 /// Nothing here takes as long, unless it is wrong.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
@@ -29,32 +31,8 @@ pub(crate) const JOIN: &str = "let-me-in";
 
 /// A scenario of one pool with `count` machines of `slots` slots.
 pub(crate) fn scenario(count: u32, slots: u16) -> String {
-    format!(
-        r#"
-        [[workload.source]]
-        name = "users"
-        arrivals = {{ kind = "constant", rate = "1/s" }}
-        [[pipeline.stage]]
-        name = "generate"
-        pool = "gpu"
-        time = "1s"
-        lease = "4s"
-        deliveries_max = 20
-        [fleet.pool.gpu]
-        provider = "aws"
-        region = "us-east-1"
-        instance_type = "g6.xlarge"
-        slots = {slots}
-        count = {count}
-        count_max = {count}
-        [policy]
-        scaling = "static"
-        [objective]
-        deadline = "5min"
-        [run]
-        horizon = "1h"
-        "#
-    )
+    let machines = count as usize;
+    Scene { lease: "4s", deliveries_max: 20, slots, machines, deadline: "5min" }.toml()
 }
 
 /// Times short enough for tests, and long enough for a busy machine.

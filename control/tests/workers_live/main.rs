@@ -6,6 +6,8 @@ mod house;
 mod interruption;
 mod pictures;
 mod raw;
+#[path = "../scene/mod.rs"]
+mod scene;
 mod secure;
 mod survival;
 mod throughput;

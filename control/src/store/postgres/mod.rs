@@ -215,6 +215,14 @@ impl PostgresStore {
         })
     }
 
+    /// Runs a fenced statement that writes one row.
+    fn put(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<(), StoreError> {
+        match self.execute(PART_FOR, sql, values)? {
+            1 => Ok(()),
+            _ => Err(self.fenced()),
+        }
+    }
+
     fn fenced(&self) -> StoreError {
         let sql = "SELECT epoch FROM headroom_leader WHERE shard = $1";
         match self.query(APPEND_FOR, sql, &[&self.shard()]).map(|rows| rows.first().map(|row| row.get(0))) {
@@ -293,15 +301,11 @@ impl Store for PostgresStore {
         let count = parts.len() as i32;
         for (part, body) in parts.iter().enumerate() {
             let part = part as i32;
-            if self.execute(PART_FOR, KEEP_PART, &[&shard, &epoch, &upto, &part, &count, body])? != 1 {
-                return Err(self.fenced());
-            }
+            self.put(KEEP_PART, &[&shard, &epoch, &upto, &part, &count, body])?;
         }
         if stays {
             let (at, below) = (mark.at.as_nanos() as i64, mark.ended_below.0 as i64);
-            if self.execute(PART_FOR, MARK, &[&shard, &epoch, &upto, &at, &below])? != 1 {
-                return Err(self.fenced());
-            }
+            self.put(MARK, &[&shard, &epoch, &upto, &at, &below])?;
         }
         self.execute(PART_FOR, DROP_OLDER, &[&shard, &epoch, &upto]).map(drop)
     }
