@@ -123,5 +123,5 @@ async fn work(url: &str, slots: u16) {
     };
     let (_stop, stopping) = tokio::sync::watch::channel(Stop::No);
     let worker = Worker::new(settings, Arc::new(SleepRunner::new()), stopping).expect("a thread");
-    println!("{:?}", worker.run().await);
+    println!("{:?}", tokio::spawn(worker.run()).await);
 }

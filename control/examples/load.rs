@@ -1,5 +1,5 @@
-//! Load on a plane's job API: `load URL closed IN_FLIGHT SECONDS`, `load URL open RATE SECONDS`, or
-//! `load URL batch IN_FLIGHT SECONDS` (64 jobs a request). A job is 256 bytes of JSON and complete when the answer that
+//! Load on a plane's job API: `load URL closed IN_FLIGHT SECONDS`, `load URL open RATE SECONDS`, the same by plain sockets
+//! (`load URL plain RATE SECONDS`), or `load URL batch IN_FLIGHT SECONDS` (64 jobs a request). A job is 256 bytes of JSON and complete when the answer that
 //! waited for its end has been read; in a batch, when it is accepted. Open-loop latencies count from the scheduled instant.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ fn good(answer: Option<(StatusCode, Bytes)>) -> bool {
 async fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, url, mode, amount, seconds] = &arguments[..] else {
-        eprintln!("usage: load URL closed|open|batch AMOUNT SECONDS");
+        eprintln!("usage: load URL closed|open|plain|batch AMOUNT SECONDS");
         std::process::exit(2);
     };
     let (amount, seconds): (u64, u64) =
@@ -40,7 +40,11 @@ async fn main() {
         _ => ("/v1/jobs?wait=30", Bytes::from(job()), 1),
     };
     let mut tasks = Vec::new();
-    if mode == "open" {
+    if mode == "plain" {
+        let (all, others) = line::plain::paced(&target, path, &job(), amount, seconds);
+        *latencies.lock().expect("no panic") = all;
+        failed.store(others, Ordering::Relaxed);
+    } else if mode == "open" {
         let mut due = pace(
             started,
             (0..amount * seconds).map(move |at| Duration::from_nanos(at * 1_000_000_000 / amount)),

@@ -16,7 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use crate::command::{Command, SessionId};
-use crate::protocol::{FromWorker, Hello, MESSAGE_BYTES_MAX, ToWorker, decode_from_worker, frames};
+use crate::protocol::{
+    FromWorker, Hello, MESSAGE_BYTES_MAX, READ_BYTES, ToWorker, decode_from_worker, frames,
+};
 use crate::shell::Handle;
 
 /// Path of the route.
@@ -85,6 +87,7 @@ async fn connect(State(door): State<Door>, headers: HeaderMap, upgrade: WebSocke
         return problem(StatusCode::SERVICE_UNAVAILABLE, "too many workers", detail);
     };
     upgrade
+        .read_buffer_size(READ_BYTES)
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX)
         .on_upgrade(move |socket| converse(socket, door.handle, door.settings, permit))

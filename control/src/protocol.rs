@@ -13,6 +13,9 @@ pub const PROTOCOL_VERSION: u16 = 1;
 /// Longest WebSocket message, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
+/// What a connection reads at once, bytes. The buffer is cleared before each read, and each connection has one.
+pub(crate) const READ_BYTES: usize = 16 << 10;
+
 /// Bytes from which a list of messages is sent and the next begun. No single message is as long as the rest to
 /// [`MESSAGE_BYTES_MAX`].
 pub const FRAME_BYTES: usize = 256 << 10;

@@ -197,13 +197,18 @@ mod live {
             let notice = worker.notices();
             runtime.spawn(async move { watch_interruption(url.trim_end_matches('/'), notice).await });
         }
-        Ok(runtime.block_on(async {
+        // On one of the runtime's threads: on this one, each message would come by way of another.
+        let worked = runtime.spawn(async move {
             let exit = worker.run().await;
             if let Some(traces) = traces {
                 traces.flush(trace::FLUSH_FOR).await;
             }
             exit
-        }))
+        });
+        match runtime.block_on(worked) {
+            Ok(exit) => Ok(exit),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
     }
 
     /// The way to the trace collector, if there is one.

@@ -11,6 +11,8 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+pub(crate) mod plain;
+
 /// Size of a job, bytes.
 const PAYLOAD_BYTES: usize = 256;
 
@@ -33,6 +35,23 @@ impl Target {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a connection");
         tokio::spawn(connection);
         sender
+    }
+
+    /// A blocking connection.
+    pub(crate) fn plain_connect(&self) -> std::net::TcpStream {
+        let stream = std::net::TcpStream::connect(&self.authority).expect("the plane listens");
+        stream.set_nodelay(true).expect("a socket takes its options");
+        stream
+    }
+
+    /// A request as it goes over the wire.
+    pub(crate) fn plain_request(&self, path: &str, body: &str) -> String {
+        let key = self.key.as_ref().map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n{key}content-length: {}\r\n\r\n{body}",
+            self.authority,
+            body.len()
+        )
     }
 
     pub(crate) fn request(&self, path: &str, body: Bytes) -> Request<Full<Bytes>> {

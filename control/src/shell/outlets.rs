@@ -138,6 +138,8 @@ pub struct Outlets {
     fleet: mpsc::UnboundedSender<FleetOrder>,
     webhooks: mpsc::UnboundedSender<WebhookTask>,
     sessions: HashMap<SessionId, mpsc::UnboundedSender<ToWorker>>,
+    /// Acknowledgements that wait until all else is told: nobody needs them soon.
+    acks: Vec<(SessionId, ToWorker)>,
     watchers: HashMap<JobNumber, Vec<mpsc::UnboundedSender<News>>>,
     ends: HashMap<JobNumber, Vec<EndSender>>,
     figures_at: Instant,
@@ -170,6 +172,7 @@ impl Outlets {
             fleet,
             webhooks,
             sessions: HashMap::new(),
+            acks: Vec::new(),
             watchers: HashMap::new(),
             ends: HashMap::new(),
             figures_at: Instant::START,
@@ -234,11 +237,13 @@ impl Outlets {
                     if let Some(observer) = &mut self.observer {
                         observer.told(session, &mut message);
                     }
-                    if let Some(worker) = self.sessions.get(&session) {
-                        let _ = worker.send(message);
+                    match message {
+                        ToWorker::Ack { .. } => self.acks.push((session, message)),
+                        _ => self.tell(session, message),
                     }
                 }
                 Effect::Close { session } => {
+                    self.acknowledge();
                     self.sessions.remove(&session);
                     if let Some(observer) = &mut self.observer {
                         observer.closed(session);
@@ -269,6 +274,21 @@ impl Outlets {
                 Effect::InstanceEnded(row) => self.row(Row::Instance(Arc::new(*row))),
             }
         }
+        self.acknowledge();
+    }
+
+    fn tell(&self, session: SessionId, message: ToWorker) {
+        if let Some(worker) = self.sessions.get(&session) {
+            let _ = worker.send(message);
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        let mut acks = std::mem::take(&mut self.acks);
+        for (session, ack) in acks.drain(..) {
+            self.tell(session, ack);
+        }
+        self.acks = acks;
     }
 
     fn order(&self, order: FleetOrder) {

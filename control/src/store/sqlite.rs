@@ -259,20 +259,20 @@ impl Store for SqliteStore {
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        let whole = || -> rusqlite::Result<()> {
-            let transaction = self.connection.unchecked_transaction()?;
-            transaction
+        let connection = &self.connection;
+        let rows = || -> rusqlite::Result<()> {
+            connection
                 .prepare_cached("INSERT INTO journal (first, count, body) VALUES (?1, ?2, ?3)")?
                 .execute(params![batch.first as i64, batch.count as i64, batch.body])?;
             if !batch.ended.is_empty() {
-                let mut keep = transaction.prepare_cached("INSERT INTO ended (job, body) VALUES (?1, ?2)")?;
+                let mut keep = connection.prepare_cached("INSERT INTO ended (job, body) VALUES (?1, ?2)")?;
                 for (job, body) in &batch.ended {
                     keep.execute(params![job.0 as i64, body])?;
                 }
             }
-            transaction.commit()
+            Ok(())
         };
-        whole().map_err(|error| refused(Doing::Writing, &self.file, &error))?;
+        transact(connection, rows).map_err(|error| refused(Doing::Writing, &self.file, &error))?;
         let ended: usize = batch.ended.iter().map(|(_, body)| body.len()).sum();
         self.wrote((batch.body.len() + ended) as u64);
         Ok(())
@@ -407,6 +407,17 @@ impl Archive for SqliteArchive {
         };
         find().map_err(|error| refused(Doing::Asking, &file, &error))
     }
+}
+
+/// Runs `rows` in a transaction. SQLite parses its beginning and end once, not for each commit as
+/// [`Connection::unchecked_transaction`] has it do.
+fn transact(connection: &Connection, rows: impl FnOnce() -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    let done = rows().and_then(|()| connection.prepare_cached("COMMIT")?.execute([]));
+    if done.is_err() && !connection.is_autocommit() {
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    done.map(drop)
 }
 
 fn refused(doing: Doing, file: &Path, error: &rusqlite::Error) -> StoreError {

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::connect::PATH;
-use crate::protocol::MESSAGE_BYTES_MAX;
+use crate::protocol::{MESSAGE_BYTES_MAX, READ_BYTES};
 
 /// From the first packet to the open WebSocket.
 const CONNECT_FOR: Duration = Duration::from_secs(10);
@@ -250,6 +250,7 @@ async fn try_connect(address: &Address) -> Result<Link, LinkError> {
             .insert(AUTHORIZATION, bearer.map_err(|error| LinkError::Denied(error.to_string()))?);
     }
     let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BYTES)
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
     match client_async_with_config(request, wire, Some(config)).await {
