@@ -51,9 +51,16 @@ pub(crate) struct Unfinished {
 }
 
 impl Unfinished {
-    pub(crate) fn new(path: &Path) -> Self {
-        unfinished().push(path.to_owned());
-        Self { path: path.to_owned() }
+    /// Makes the file or folder, which is at `path`; no interrupt comes between its making and its naming.
+    pub(crate) fn make<T, E>(
+        make: impl FnOnce() -> Result<T, E>,
+        path: impl FnOnce(&T) -> &Path,
+    ) -> Result<(T, Self), E> {
+        let mut held = unfinished();
+        let made = make()?;
+        let path = path(&made).to_owned();
+        held.push(path.clone());
+        Ok((made, Self { path }))
     }
 
     /// Does `work`, during which no interrupt ends the program.

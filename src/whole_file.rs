@@ -48,8 +48,8 @@ impl WholeFile {
         if let Some(permissions) = readable_by_all() {
             builder.permissions(permissions);
         }
-        let file = builder.tempfile_in(folder).map_err(fail)?;
-        let unfinished = Unfinished::new(file.path());
+        let (file, unfinished) =
+            Unfinished::make(|| builder.tempfile_in(folder), NamedTempFile::path).map_err(fail)?;
         Ok(Self { path: path.to_owned(), file, _unfinished: unfinished })
     }
 

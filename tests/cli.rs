@@ -11,7 +11,7 @@ use reports::parquet::{Cell, Column, Origin, Provenance, Table, write_table};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use ran::Ran;
+use ran::{Ran, headroom};
 
 const SCENARIO: &str = r#"
 [[workload.source]]
@@ -57,10 +57,7 @@ impl Desk {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_headroom"));
-        command.args(args).current_dir(self.folder.path());
-        command.env("LC_ALL", "C.UTF-8").env("TERM", "xterm").env_remove("NO_COLOR");
-        command
+        headroom(self.folder.path(), args)
     }
 
     fn run(&self, args: &[&str]) -> Ran {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use ran::Ran;
+use ran::{Ran, headroom};
 
 /// Two stages and a transfer, two pools of which one is taken away at times, a span and a window of time.
 const SCENARIO: &str = r#"
@@ -119,10 +119,7 @@ impl Desk {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_headroom"));
-        command.args(args).current_dir(self.folder.path());
-        command.env("LC_ALL", "C.UTF-8").env("TERM", "xterm").env_remove("NO_COLOR");
-        command
+        headroom(self.folder.path(), args)
     }
 
     fn run(&self, args: &[&str]) -> Ran {

@@ -4,13 +4,12 @@
 mod ran;
 
 use std::path::Path;
-use std::process::Command;
 
-use ran::Ran;
+use ran::{Ran, headroom};
 use serde_json::Value;
 
 fn keys(folder: &Path, args: &[&str]) -> Ran {
-    Ran::of(Command::new(env!("CARGO_BIN_EXE_headroom")).current_dir(folder).arg("keys").args(args))
+    Ran::of(headroom(folder, &["keys"]).args(args))
 }
 
 #[test]

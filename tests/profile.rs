@@ -5,15 +5,15 @@ mod ran;
 
 use std::fs;
 use std::io::Cursor;
-use std::process::Command;
 
 use image::codecs::gif::GifDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{AnimationDecoder, RgbaImage};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use ran::Ran;
+use ran::{Ran, headroom};
 
 /// A folder with a tiny model, in which the program runs.
 struct Studio {
@@ -28,9 +28,7 @@ impl Studio {
     }
 
     fn run(&self, args: &[&str]) -> Ran {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_headroom"));
-        command.args(args).current_dir(self.folder.path()).env("LC_ALL", "C.UTF-8").env("TERM", "xterm");
-        Ran::of(&mut command)
+        Ran::of(&mut headroom(self.folder.path(), args))
     }
 
     /// `worker --once` on the tiny model and the CPU.
@@ -120,9 +118,38 @@ fn a_picture_becomes_a_clip() {
     film(&[]).ends(2, &["--image"]);
     film(&["--image", "from.png", "--prompt", "a cat"]).ends(2, &["--prompt"]);
     film(&["--image", "from.png", "--guidance", "3"]).ends(3, &["two passes"]);
+    let again = ["--image", "from.png", "--frames", "2", "--sampler", "consistency", "--out", "again.webp"];
+    film(&again).ends(0, &[]);
+    assert_eq!(studio.frames("again.webp").len(), 2);
+    studio.worker(&["--sampler", "consistency"]).ends(3, &["image-to-video models"]);
     film(&["--image", "from.png", "--sampler", "lcm"]).ends(3, &["sampler lcm"]);
     studio.worker(&["--motion", "5"]).ends(2, &["no image-to-video model"]);
     studio.run(&["worker", "--once", "--model", "tiny"]).ends(2, &["--prompt"]);
+}
+
+#[test]
+fn models_of_clips_are_measured_too() {
+    let studio = Studio::new();
+    studio.run(&["profile", "--make-tiny", "film", "--kind", "video"]).ends(0, &["random weights"]);
+    let profile = |args: &[&str]| {
+        let always = ["profile", "film", "--device", "cpu", "--size", "24x16", "--repetitions", "2"];
+        studio.run(&[&always, args].concat())
+    };
+    let found = profile(&["--frames", "3,2", "--steps", "2,1", "--density", "2", "--json"]).json();
+    let rows = found["alone"].as_array().expect("rows");
+    let kind = |row: &Value| ["frames", "steps", "width"].map(|key| row[key].as_u64().expect("a number"));
+    let kinds: Vec<[u64; 3]> = rows.iter().map(kind).collect();
+    assert_eq!(kinds, [[3, 2, 24], [3, 1, 24], [2, 2, 24], [2, 1, 24]]);
+    for row in rows {
+        for part in ["text", "encode", "step", "decode"] {
+            assert!(row[part]["median_s"].as_f64().expect("seconds") > 0.0, "{part} of {row}");
+        }
+    }
+    assert_eq!(found["dense"].as_array().map(Vec::len), Some(2));
+    profile(&["--steps", "2", "--sampler", "consistency"]).ends(0, &[]);
+    profile(&["--steps", "41", "--sampler", "consistency"]).ends(3, &["40 distilled steps"]);
+    profile(&["--sampler", "lcm"]).ends(3, &["sampler lcm"]);
+    profile(&["--guidance", "3"]).ends(3, &["two passes"]);
 }
 
 #[test]
@@ -131,7 +158,7 @@ fn mistakes_end_with_their_codes() {
     fs::write(studio.folder.path().join("text.png"), "no picture").unwrap();
     studio.worker(&["--out", "a.mp4"]).ends(2, &["`a.mp4` names no format", ".webp"]);
     studio.worker(&["--strength", "0.5"]).ends(2, &["--image"]);
-    studio.worker(&["--sampler", "dream"]).ends(2, &["lcm, dpm++, euler, ddim"]);
+    studio.worker(&["--sampler", "dream"]).ends(2, &["lcm, dpm++, euler, ddim, consistency"]);
     studio.worker(&["--size", "7"]).ends(3, &["width 7 is not a multiple of"]);
     studio.worker(&["--frames", "999"]).ends(3, &["999 frames are not within 1 to"]);
     studio.worker(&["--steps", "60"]).ends(3, &["60 steps"]);

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use place::moto;
-use ran::Ran;
+use ran::{Ran, headroom};
 
 /// Ten minutes in ten seconds, on machines of which some are taken away.
 const SCENARIO: &str = r#"
@@ -92,10 +92,9 @@ fn house(url: &str, plane: &str) -> tempfile::TempDir {
 }
 
 fn rehearse(folder: &Path, url: &str) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_headroom"));
+    let mut command =
+        headroom(folder, &["rehearse", "launch.toml", "--ec2", "ec2.toml", "--compress", "60", "--json"]);
     command
-        .current_dir(folder)
-        .args(["rehearse", "launch.toml", "--ec2", "ec2.toml", "--compress", "60", "--json"])
         .envs([("AWS_ENDPOINT_URL", url), ("AWS_REGION", "us-east-1")])
         .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
         .stdout(Stdio::piped())
@@ -151,10 +150,7 @@ fn settings_that_do_not_fit_the_scenario_are_told() {
         "join_url = \"http://127.0.0.1:1\"\n[pools.gpu]\nlaunch_template = \"x\"\n",
     )
     .expect("settings");
-    let run = |settings: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_headroom"));
-        Ran::of(command.current_dir(at).args(["rehearse", "launch.toml", "--ec2", settings]))
-    };
+    let run = |settings: &str| Ran::of(&mut headroom(at, &["rehearse", "launch.toml", "--ec2", settings]));
     run("ec2.toml").ends(3, &["pool `gpu`", "the scenario has main"]);
     run("nowhere.toml").ends(3, &["nowhere.toml", "cannot be read"]);
 }

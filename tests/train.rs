@@ -3,11 +3,10 @@
 mod ran;
 
 use std::fs;
-use std::process::Command;
 
 use tempfile::TempDir;
 
-use ran::Ran;
+use ran::{Ran, headroom};
 
 /// A folder with a tiny model and three pictures, in which the program runs.
 struct Studio {
@@ -25,9 +24,7 @@ impl Studio {
     }
 
     fn run(&self, args: &[&str]) -> Ran {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_headroom"));
-        command.args(args).current_dir(self.folder.path()).env("LC_ALL", "C.UTF-8").env("TERM", "xterm");
-        Ran::of(&mut command)
+        Ran::of(&mut headroom(self.folder.path(), args))
     }
 
     /// One picture by `worker --once`.

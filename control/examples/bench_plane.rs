@@ -1,6 +1,7 @@
 //! A plane and one worker process for measurements: `bench_plane serve FOLDER ADDRESS` and `bench_plane work URL SLOTS`.
 //! The plane is the real one, with journal, API, limits and metrics; the worker does nothing, as fast as it can.
-//! `HEADROOM_KEEP_S` has the plane forget what has been over for so many seconds.
+//! `HEADROOM_KEEP_S` has the plane forget what has been over for so many seconds. It traces `HEADROOM_TRACE_SAMPLE` of the jobs
+//! (0 to 1, 0.01 where nothing is said) if `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use control::command::LaunchToken;
 use control::fleet::{Answered, FleetSettings, LaunchError, Own, Provider, ProviderError};
 use control::plane::Patience;
 use control::service::{Crew, Service, ServiceSettings};
+use control::trace::{RATIO, TraceSettings};
 use control::worker::{Address, SleepRunner, Stop, Worker, WorkerSettings};
 use policy::model::PoolId;
 
@@ -84,6 +86,8 @@ async fn serve(folder: &str, address: &str, scenario: &str) {
     let loaded = scenarios::load_str("bench", scenario, std::path::Path::new("."), &[]).expect("a scenario");
     let keep = std::env::var("HEADROOM_KEEP_S").ok();
     let keep = keep.map(|text| policy::units::Duration::from_secs(text.parse().expect("seconds")));
+    let share = std::env::var("HEADROOM_TRACE_SAMPLE").ok();
+    let share = share.map_or(RATIO, |text| text.parse().expect("a share"));
     let settings = ServiceSettings {
         public_url: None,
         webhooks: control::webhook::WebhookSettings::default(),
@@ -98,7 +102,7 @@ async fn serve(folder: &str, address: &str, scenario: &str) {
         fleet: FleetSettings::default(),
         text: None,
         keep,
-        traces: None,
+        traces: TraceSettings::wished(None, share),
     };
     let manual: Arc<dyn Provider> = Arc::new(Manual);
     let service = Service::start(settings, &loaded.scenario, Box::new(|_| Crew::of(vec![manual])))

@@ -203,12 +203,42 @@ fn the_tiny_video_model_moves_with_its_seed_alone() {
         ("rate", VideoRequest { rate: 30, ..base.clone() }),
         ("noise", VideoRequest { noise: 0.5, ..base.clone() }),
         ("picture", VideoRequest { picture: picture("more", 31, 40), ..base.clone() }),
+        ("sampler", VideoRequest { sampler: Some(Sampler::Consistency), ..base.clone() }),
         ("decoding", VideoRequest { decode_frames: 3, ..base.clone() }),
     ] {
         assert_ne!(make(other), first, "{what}");
     }
     assert_eq!(make(base), first);
     assert_eq!(generator.unload().unwrap().memory().used, 0);
+}
+
+/// Each step but the last has fresh noise of its own; a request that follows has none of it.
+#[test]
+fn consistency_sampling_noises_again_between_its_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    make_tiny_video(folder.path(), 1).unwrap();
+    let mut generator = generator(folder.path());
+    let mut make = |request: &VideoRequest, of_step: f32| {
+        let mut asked = Vec::new();
+        let mut noise = |stream: &str, values: &mut [f32]| {
+            asked.push(stream.to_owned());
+            let level = if stream.starts_with("step") { of_step } else { 0.5 };
+            values.iter_mut().enumerate().for_each(|(i, value)| *value = (i as f32).sin() * level);
+        };
+        let made = generator.generate_exactly(request, &mut noise, &mut |_| {}, &CancelToken::new()).unwrap();
+        (made.latents, asked)
+    };
+    let again = VideoRequest { sampler: Some(Sampler::Consistency), steps: 3, ..request() };
+    let straight = VideoRequest { sampler: Some(Sampler::Euler), ..again.clone() };
+    let (euler, asked) = make(&straight, 1.0);
+    assert_eq!(asked, ["image", "start"]);
+    let (little, asked) = make(&again, 0.25);
+    assert_eq!(asked, ["image", "start", "step 0", "step 1"]);
+    assert_ne!(little, make(&again, 1.0).0);
+    assert_eq!(little, make(&again, 0.25).0);
+    assert_eq!(euler, make(&straight, 1.0).0);
+    let alone = VideoRequest { steps: 1, ..again };
+    assert_eq!(make(&alone, 1.0).1, ["image", "start"], "one step needs none");
 }
 
 #[test]
@@ -227,6 +257,10 @@ fn impossible_requests_say_what_is_possible() {
         (VideoRequest { decode_frames: 0, ..base.clone() }, "0 frames decoded"),
         (VideoRequest { steps: 0, ..base.clone() }, "0 steps"),
         (VideoRequest { sampler: Some(Sampler::Lcm), ..base.clone() }, "sampler lcm"),
+        (
+            VideoRequest { sampler: Some(Sampler::Consistency), steps: 41, ..base.clone() },
+            "40 distilled steps",
+        ),
     ] {
         let error = generator.generate(&request, &mut |_| {}, &CancelToken::new()).unwrap_err();
         assert!(matches!(error, RuntimeError::BadRequest { .. }), "{error:?}");

@@ -1,6 +1,5 @@
 //! The commands, one file each, and what several of them need.
 
-pub(crate) mod animator;
 #[cfg(feature = "live")]
 mod beside;
 pub(crate) mod compare;

@@ -21,7 +21,8 @@ pub(crate) struct ModelArgs {
     /// Fuse this low-rank adapter (safetensors) into the weights, at a strength [0.8]; may be repeated.
     #[arg(long = "lora", value_name = "FILE[=STRENGTH]", value_parser = adapter)]
     pub(crate) adapters: Vec<(PathBuf, f32)>,
-    /// Sampler instead of the model's own: lcm, dpm++, euler, ddim.
+    /// Sampler instead of the model's own: lcm, dpm++, euler, ddim; for image-to-video
+    /// models euler, consistency.
     #[arg(long, value_name = "NAME", value_parser = sampler)]
     pub(crate) sampler: Option<Sampler>,
     /// Guidance scale. Default: 8 for models with a guidance embedding, else 1, which is none.

@@ -187,9 +187,9 @@ fn locally(
         .with_help("name a new folder: a rehearsal begins with an empty journal"));
     }
     let cloud = Cloud::wished(args.ec2.as_deref(), &scenario.system)?;
-    let temporary = tempfile::tempdir().map_err(|error| failed("rehearse::folder", error.to_string()))?;
+    let (temporary, unfinished) = interrupt::Unfinished::make(tempfile::tempdir, tempfile::TempDir::path)
+        .map_err(|error| failed("rehearse::folder", error.to_string()))?;
     let folder = args.data.clone().unwrap_or_else(|| temporary.path().to_owned());
-    let unfinished = interrupt::Unfinished::new(temporary.path());
     runtime.block_on(play(&folder, scenario.clone(), text, args, &cloud, screen))?;
     let mut day = Day::open(&folder, None, screen)?;
     let found = compare(&day.traffic()?, day.recorded(), scenario, false, None)?;

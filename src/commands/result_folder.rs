@@ -53,8 +53,8 @@ impl ResultFolder {
         if let Some(permissions) = open_to_all() {
             builder.permissions(permissions);
         }
-        let staged = builder.tempdir_in(beside).map_err(fail)?;
-        let unfinished = Unfinished::new(staged.path());
+        let (staged, unfinished) =
+            Unfinished::make(|| builder.tempdir_in(beside), TempDir::path).map_err(fail)?;
         Ok(Self { path: whole, staged, _unfinished: unfinished })
     }
 

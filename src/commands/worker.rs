@@ -6,14 +6,13 @@ use std::time::Instant;
 
 use clap::Args;
 use gpu_runtime::generate::{
-    CancelToken, DECODE_FRAMES_USUAL, Generated, MOTION_USUAL, NOISE_USUAL, RATE_USUAL, Request, Start,
-    Timings, VideoGenerator, VideoRequest,
+    self, CancelToken, DECODE_FRAMES_USUAL, Generated, Generator, MOTION_USUAL, NOISE_USUAL, RATE_USUAL,
+    Request, Start, Timings, VideoGenerator, VideoRequest,
 };
 use gpu_runtime::model::Class;
 use gpu_runtime::picture::{Animation, Format, FrameRate, Picture, Provenance, ReadLimits};
 use serde::Serialize;
 
-use super::animator::{Animator, told};
 use super::device::Opened;
 use super::model_args::{ModelArgs, Size, size};
 use super::worker_join::{self, JoinArgs};
@@ -227,31 +226,33 @@ fn animated(
         return Err(misused("this model is no image-to-video model", help));
     }
     let started = Instant::now();
-    let mut animator = {
+    let (mut generator, note) = {
         let _loading = Progress::spinner(screen, &format!("loading {}", folder.display()));
-        Animator::open(folder, &args.parts)?
+        let Opened { backend, note, .. } = args.parts.device.open()?;
+        (Generator::new(&args.parts.source(folder), backend)?, note)
     };
-    animator.note.iter().for_each(|note| screen.note(note));
+    note.iter().for_each(|note| screen.note(note));
     let load_s = started.elapsed().as_secs_f64();
-    let size = args.size.unwrap_or_else(|| animator.size_default());
+    let side = generator.side_usual();
+    let size = args.size.unwrap_or(Size { width: side, height: side });
     let strength = args.strength.unwrap_or(STRENGTH_DEFAULT);
     let request = Request {
         prompt,
         seed: args.seed,
         steps: args.steps,
-        frames: args.frames.unwrap_or_else(|| animator.frames_default()),
+        frames: args.frames.unwrap_or_else(|| generator.frames_usual()),
         width: size.width,
         height: size.height,
-        guidance: animator.guidance(&args.parts),
+        guidance: args.parts.guidance.unwrap_or_else(|| generator.guidance_usual()),
         start: image.map(|picture| Start { picture, strength }),
         sampler: args.parts.sampler,
     };
     let progress = Progress::steps(screen, "steps", u64::from(args.steps));
-    let made = animator.generator.generate(&request, &mut |at| told(&progress, at), &CancelToken::new())?;
+    let made = generator.generate(&request, &mut |at| told(&progress, at), &CancelToken::new())?;
     drop(progress);
-    let model = animator.generator.model().name.clone();
+    let model = generator.model().name.clone();
     let rate = args.rate.unwrap_or(RATE_DEFAULT);
-    Ok(Ready { load_s, size, device: animator.device, model, rate, made })
+    Ok(Ready { load_s, size, device: generator.device(), model, rate, made })
 }
 
 /// With an image-to-video model.
@@ -299,6 +300,15 @@ fn filmed(
     drop(progress);
     let model = generator.model().name.clone();
     Ok(Ready { load_s, size: Size { width, height }, device: generator.device(), model, rate, made })
+}
+
+/// Shows where a request stands.
+fn told(progress: &Progress, at: generate::Progress) {
+    match at {
+        generate::Progress::Conditioned => progress.reach("steps", 0, 1),
+        generate::Progress::Step { done, of } => progress.reach("steps", done.into(), of.into()),
+        generate::Progress::Frame { done, of } => progress.reach("frames", done.into(), of.into()),
+    }
 }
 
 /// Flags that do not go with the model.

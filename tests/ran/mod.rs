@@ -1,8 +1,17 @@
 //! A run of the program that is over: what it printed and how it ended. Shared by the tests of the command line.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
+
+/// The program, to be run in a folder, in an environment that is the same everywhere.
+pub(crate) fn headroom(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headroom"));
+    command.args(args).current_dir(folder);
+    command.env("LC_ALL", "C.UTF-8").env("TERM", "xterm").env_remove("NO_COLOR");
+    command
+}
 
 pub(crate) struct Ran {
     pub(crate) args: String,

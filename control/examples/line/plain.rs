@@ -23,7 +23,7 @@ pub(crate) fn paced(target: &Target, path: &str, body: &str, rate: u64, seconds:
     let request = request.as_bytes();
     let (connections, total) = (CONNECTIONS.min(rate * seconds), rate * seconds);
     let streams: Vec<TcpStream> = (0..connections).map(|_| target.plain_connect()).collect();
-    let started = Instant::now() + Duration::from_millis(100);
+    let started = Instant::now() + Duration::from_millis(20);
     let each = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..)
             .zip(streams)

@@ -168,6 +168,7 @@ pub(crate) async fn cancel(ask: Ask<'_>, id: &str) -> Result<Response<Body>, Pro
     }
     let job: JobNumber = id.parse().map_err(|_| Problem::no_job(clip(id)))?;
     let tenant = caller.only();
+    api.commits()?;
     let answer = api.patiently(api.handle.ask(Command::Cancel { job, tenant })).await?;
     let is_new = answer == Answer::Cancelled;
     let found = api.find(job, tenant).await;
@@ -223,6 +224,9 @@ impl Api {
         let may = |whose: TenantId| tenant.is_none_or(|tenant| tenant == whose);
         let found = match self.handle.shared().recent(job) {
             Some(record) => Found::Ended(record),
+            None if self.commits().is_err() => {
+                Found::Ended(self.handle.ended(job).await?.ok_or_else(Problem::not_writable)?)
+            }
             // What is no longer in the durable state is among the ended ones by then, so the order matters.
             None => match self.patiently(self.handle.job(job)).await? {
                 Some(view) => Found::Live(view),

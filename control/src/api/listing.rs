@@ -90,6 +90,7 @@ async fn live(
     after: Option<JobNumber>,
     limit: usize,
 ) -> Result<(Vec<Found>, Option<Cursor>), Problem> {
+    api.commits()?;
     let listing = api.patiently(api.handle.list(tenant, after, limit)).await?;
     let is_wanted = |state| !matches!(wanted, Wanted::Live(Some(one)) if one != state);
     let jobs = listing.jobs.into_iter().filter(|view| is_wanted(view.state)).map(Found::Live).collect();

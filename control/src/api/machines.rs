@@ -88,6 +88,7 @@ pub(crate) async fn list(ask: Ask<'_>) -> Result<Response<Body>, Problem> {
     let number = |text: &str| text.parse().map(InstanceId).map_err(|_| wrong_cursor(text));
     let after = parameter(query, "cursor").map(number).transpose()?;
     let wanted = parameter(query, "pool").map(str::to_owned);
+    api.commits()?;
     let look = api.handle.look(move |plane| {
         let names: Vec<String> = plane.rules().system.pools.iter().map(|pool| pool.name.clone()).collect();
         let pool = wanted.map(|wanted| pool(&names, &wanted)).transpose()?;

@@ -163,10 +163,17 @@ impl Api {
         if *self.draining.borrow() {
             return Err(Problem::draining());
         }
-        if !self.handle.shared().is_writable.load(Ordering::Relaxed) {
-            return Err(Problem::not_writable());
+        self.commits()
+    }
+
+    /// Whether the journal takes commits. While it does not, the plane looks up nothing either: its state is ahead of what
+    /// is durable.
+    fn commits(&self) -> Result<(), Problem> {
+        if self.handle.shared().is_writable.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err(Problem::not_writable())
         }
-        Ok(())
     }
 
     /// What the plane answers, if it does in time.

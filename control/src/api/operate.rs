@@ -148,6 +148,7 @@ pub(crate) async fn reload(ask: Ask<'_>) -> Result<Response<Body>, Problem> {
     let bytes = body::read(&parts.headers, body, SCENARIO_BYTES_MAX, api.limits.body_patience).await?;
     let scenario = String::from_utf8(bytes.to_vec())
         .map_err(|_| Problem::invalid("the scenario is no UTF-8 text", "send the TOML file as it is"))?;
+    api.commits()?;
     let answer = api.patiently(api.handle.ask(Command::Reload { scenario })).await;
     let taken = match answer {
         Ok(Answer::Reloaded) => Ok(()),

@@ -121,7 +121,7 @@ impl Problem {
 
     /// The journal takes no commits.
     pub fn not_writable() -> Self {
-        let detail = "the journal takes no commits, so that no job can be accepted";
+        let detail = "the journal takes no commits: no job is accepted or cancelled, and none under way can be looked at";
         let remedy = "free space in the data folder; the plane goes on by itself";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-writable", detail, remedy).later(5)
     }

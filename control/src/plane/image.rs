@@ -20,9 +20,6 @@ use crate::submission::TenantId;
 /// Layout of an image; another layout is another number.
 const LAYOUT: u32 = 2;
 
-/// The layout before, which did not hold the rules.
-const LAYOUT_WITHOUT_RULES: u32 = 1;
-
 /// Bytes of the checksum (SHA-256, cut) that an image begins with.
 const DIGEST_BYTES: usize = 16;
 
@@ -126,7 +123,7 @@ impl PlaneImageRef<'_> {
 
 /// A plane's state, taken from a journal.
 pub struct PlaneImage {
-    origin: Option<Origin>,
+    origin: Origin,
     dispatcher: Image,
     rest: Rest,
 }
@@ -143,18 +140,16 @@ impl PlaneImage {
             return Err(damaged());
         }
         let (layout, bytes) = postcard::take_from_bytes::<u32>(bytes)?;
-        let (origin, bytes) = match layout {
-            LAYOUT => postcard::take_from_bytes(bytes).map(|(origin, bytes)| (Some(origin), bytes))?,
-            LAYOUT_WITHOUT_RULES => (None, bytes),
-            found => return Err(ImageError::Layout { found }),
-        };
-        let (dispatcher, rest) = postcard::from_bytes(bytes)?;
+        if layout != LAYOUT {
+            return Err(ImageError::Layout { found: layout });
+        }
+        let (origin, dispatcher, rest) = postcard::from_bytes(bytes)?;
         Ok(Self { origin, dispatcher, rest })
     }
 
     /// What its plane was started with, where it holds that.
     pub fn served(&self) -> Option<&Served> {
-        self.origin.as_ref()?.served.as_ref()
+        self.origin.served.as_ref()
     }
 }
 
@@ -170,16 +165,13 @@ impl Plane {
     /// [`ImageError::OtherSystem`] when the rules are not those of the image, [`ImageError::Rules`],
     /// [`ImageError::Damaged`].
     pub fn restore(mut rules: Rules, image: PlaneImage) -> Result<Self, ImageError> {
-        let (mut served, mut reloaded) = (None, None);
-        if let Some(origin) = image.origin {
-            (served, reloaded) = (origin.served, origin.reloaded);
-            if let Some(served) = &served {
-                rules = served.rules(rules.secret)?;
-            }
-            rules.seed = origin.seed;
-            if let Some(text) = &reloaded {
-                rules = rules.reloaded(text)?;
-            }
+        let Origin { served, reloaded, seed } = image.origin;
+        if let Some(served) = &served {
+            rules = served.rules(rules.secret)?;
+        }
+        rules.seed = seed;
+        if let Some(text) = &reloaded {
+            rules = rules.reloaded(text)?;
         }
         let chance = Stream::new(rules.seed, 0, "dispatcher");
         let dispatcher = Dispatcher::restore(rules.system.clone(), chance, image.dispatcher)?;
@@ -223,5 +215,28 @@ impl Plane {
             outputs: Vec::new(),
             arriving: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_of_another_layout_is_refused_by_its_number_and_a_damaged_one_by_its_checksum() {
+        let of_layout = |layout: u8| {
+            let digest = Sha256::digest([layout]);
+            [&digest[..DIGEST_BYTES], &[layout]].concat()
+        };
+        for layout in [1, 3] {
+            let error = PlaneImage::decode(&of_layout(layout)).err().expect("another layout");
+            assert!(matches!(error, ImageError::Layout { found } if found == u32::from(layout)), "{error}");
+        }
+        let cut_short = PlaneImage::decode(&of_layout(LAYOUT as u8));
+        assert!(matches!(cut_short.err(), Some(ImageError::Unreadable(_))));
+        let mut turned = of_layout(LAYOUT as u8);
+        turned[0] ^= 1;
+        assert!(matches!(PlaneImage::decode(&turned).err(), Some(ImageError::Damaged(_))));
+        assert!(matches!(PlaneImage::decode(&[]).err(), Some(ImageError::Damaged(_))));
     }
 }

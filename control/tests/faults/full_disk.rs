@@ -77,6 +77,19 @@ fn a_full_disk_costs_no_promise_and_the_plane_goes_on_by_itself() {
         let refused = ask(address, "POST", "/v1/jobs", r#"{"payload":{}}"#, &[]).await.expect("an answer");
         assert_eq!(refused.status, 503, "{}", refused.body);
         assert!(refused.body.contains("free space in the data folder"), "{}", refused.body);
+        for (method, path) in [
+            ("GET", "/v1/jobs/job-0-999999999"),
+            ("DELETE", "/v1/jobs/job-0-999999999"),
+            ("GET", "/v1/jobs"),
+            ("GET", "/v1/fleet/machines"),
+        ] {
+            let answer = ask(address, method, path, "", &[]).await.expect("an answer");
+            assert!(answer.status == 503 && answer.body.contains("not-writable"), "{path}: {}", answer.body);
+        }
+        for job in crowd.promised().iter().take(20) {
+            let answer = ask(address, "GET", &format!("/v1/jobs/{job}"), "", &[]).await.expect("an answer");
+            assert!(matches!(answer.status, 200 | 503), "{job}: {}", answer.body);
+        }
         tokio::time::sleep(FULL_FOR).await;
         assert_eq!(crowd.accepted(), promised, "nothing is promised that cannot be written");
         let journal = plane.data().join("journal.sqlite").display().to_string();

@@ -120,6 +120,11 @@ impl Crowd {
         self.promises.jobs.lock().expect("no panic").len()
     }
 
+    /// The ids of the accepted jobs.
+    pub(crate) fn promised(&self) -> Vec<String> {
+        self.promises.jobs.lock().expect("no panic").values().cloned().collect()
+    }
+
     /// Waits until a job is accepted that was submitted after now; how long that took.
     pub(crate) async fn until_accepted(&self, within: Duration) -> Duration {
         let started = Instant::now();

@@ -1,6 +1,7 @@
 //! Several planes as real processes on a real PostgreSQL: killed, frozen, cut off; and what was promised is kept.
 //! `HEADROOM_HA_KILLS` sets how often the leader is killed.
 
+#[allow(dead_code, reason = "the tests of faults use more of it")]
 mod client;
 #[path = "../postgres/cluster.rs"]
 #[allow(dead_code, reason = "the tests of the store use more of it")]

@@ -79,14 +79,23 @@ impl VideoGenerator {
         self.checked(request).map(|_| ())
     }
 
+    /// Makes everything ready for requests like this one.
+    ///
+    /// # Errors
+    /// As [`VideoGenerator::check`]; [`RuntimeError::OutOfMemory`], [`RuntimeError::Sticky`].
+    pub fn prepare(&mut self, request: &VideoRequest) -> Result<(), RuntimeError> {
+        let Checked { size, together, .. } = self.checked(request)?;
+        self.programs.sized(self.backend.as_mut(), &self.model, size, together)
+    }
+
     fn checked(&self, request: &VideoRequest) -> Result<Checked, RuntimeError> {
         let size = self.model.latent_size(request.frames, request.width, request.height)?;
         request.check()?;
         let config = self.scheduler.resolve(request.sampler)?;
-        if config.sampler != Sampler::Euler {
+        if !matches!(config.sampler, Sampler::Euler | Sampler::Consistency) {
             return Err(RuntimeError::BadRequest {
                 why: format!(
-                    "sampler {}: image-to-video models are trained on noise levels that only euler walks here",
+                    "sampler {}: image-to-video models are trained on noise levels that only euler and consistency walk here",
                     config.sampler.name()
                 ),
             });
@@ -116,7 +125,8 @@ impl VideoGenerator {
     }
 
     /// The same with given noise, before rounding to pixels: `noise` fills the stream with a name, `image` (added to the
-    /// start picture, `[1, height, width, 3]`) or `start` (`[frames, height, width, latent channels]`).
+    /// start picture, `[1, height, width, 3]`), `start` or, for `consistency`, `step 0`, `step 1`, ... (`[frames, height,
+    /// width, latent channels]`).
     ///
     /// # Errors
     /// As [`VideoGenerator::generate`].
@@ -149,7 +159,7 @@ impl VideoGenerator {
             if cancel.is_cancelled() {
                 return Err(RuntimeError::Cancelled { steps_done: index, steps: of });
             }
-            self.step(&checked, index as usize)?;
+            self.step(&checked, index as usize, noise)?;
             progress(Progress::Step { done: index + 1, of });
         }
         let latents = self.programs.step().read(self.backend.as_mut(), program::LATENTS)?;
@@ -255,13 +265,24 @@ impl VideoGenerator {
         step.write(backend, program::LATENTS, &state)
     }
 
-    fn step(&mut self, checked: &Checked, index: usize) -> Result<(), RuntimeError> {
+    fn step(
+        &mut self,
+        checked: &Checked,
+        index: usize,
+        noise: &mut dyn FnMut(&str, &mut [f32]),
+    ) -> Result<(), RuntimeError> {
         let backend = self.backend.as_mut();
         let step = self.programs.step();
+        let coefficients = &checked.schedule.steps[index];
         let channels = self.model.unet.channels[0] as usize;
         let timestep = timestep_embedding(checked.schedule.timesteps[index], channels, true, 0.0);
         step.write(backend, program::TIMESTEP, &timestep)?;
-        step.write(backend, program::SCALARS, &program::scalars(&checked.schedule.steps[index]))?;
+        step.write(backend, program::SCALARS, &program::scalars(coefficients))?;
+        if coefficients.nn != 0.0 {
+            let mut fresh = vec![0.0; step.elements(program::NOISE)];
+            noise(&format!("step {index}"), &mut fresh);
+            step.write(backend, program::NOISE, &fresh)?;
+        }
         step.run(backend)
     }
 

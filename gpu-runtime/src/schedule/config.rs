@@ -11,6 +11,9 @@ use crate::RuntimeError;
 /// Bytes of a scheduler file; real ones have below 2 kB.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
+/// Steps that AnimateLCM-SVD was distilled on.
+const DISTILLED_STEPS: u32 = 40;
+
 /// Training timesteps; real models have 1000.
 const TRAIN_TIMESTEPS_MAX: u32 = 100_000;
 
@@ -25,11 +28,15 @@ pub enum Sampler {
     Euler,
     /// DDIM with eta 0 (Song et al. 2020, arXiv 2010.02502, equation 12).
     Ddim,
+    /// Consistency models on Karras' noise levels: denoise, then noise again (Song et al. 2023, arXiv 2303.01469,
+    /// algorithm 1), as the authors of AnimateLCM-SVD do.
+    Consistency,
 }
 
 impl Sampler {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Lcm, Self::DpmSolverPlusPlus, Self::Euler, Self::Ddim];
+    pub const ALL: [Self; 5] =
+        [Self::Lcm, Self::DpmSolverPlusPlus, Self::Euler, Self::Ddim, Self::Consistency];
 
     /// Short name, e.g. for command lines.
     pub const fn name(self) -> &'static str {
@@ -38,6 +45,7 @@ impl Sampler {
             Self::DpmSolverPlusPlus => "dpm++",
             Self::Euler => "euler",
             Self::Ddim => "ddim",
+            Self::Consistency => "consistency",
         }
     }
 
@@ -46,13 +54,14 @@ impl Sampler {
         Self::ALL.into_iter().find(|sampler| sampler.name() == name)
     }
 
-    /// Name of the class in diffusers.
+    /// Name of the class in diffusers; of consistency sampling in the code of AnimateLCM-SVD's authors.
     pub const fn class(self) -> &'static str {
         match self {
             Self::Lcm => "LCMScheduler",
             Self::DpmSolverPlusPlus => "DPMSolverMultistepScheduler",
             Self::Euler => "EulerDiscreteScheduler",
             Self::Ddim => "DDIMScheduler",
+            Self::Consistency => "AnimateLCMSVDStochasticIterativeScheduler",
         }
     }
 }
@@ -134,7 +143,7 @@ pub struct ScheduleConfig {
     pub steps_offset: u32,
     /// DDIM: whether the state after the last step is free of noise.
     pub set_alpha_to_one: bool,
-    /// LCM: steps of the teacher's schedule, of which every run is a part.
+    /// LCM and consistency: steps of the teacher's schedule, of which every run is a part.
     pub original_inference_steps: u32,
     /// LCM: factor of the timestep in the boundary condition.
     pub timestep_scaling: f64,
@@ -142,11 +151,11 @@ pub struct ScheduleConfig {
     pub sigma_spacing: SigmaSpacing,
     /// DPM-Solver++ and Euler: the last noise level.
     pub final_sigma: FinalSigma,
-    /// Euler with Karras sigmas: the lowest, where the model states it.
+    /// Euler with Karras sigmas, consistency: the lowest, where the model states it.
     pub sigma_min: Option<f64>,
-    /// Euler with Karras sigmas: the highest, where the model states it.
+    /// Euler with Karras sigmas, consistency: the highest, where the model states it.
     pub sigma_max: Option<f64>,
-    /// Euler: the model is told `ln(sigma)/4` instead of a timestep (EDM models with velocity prediction).
+    /// Euler, consistency: the model is told `ln(sigma)/4` instead of a timestep (EDM models with velocity prediction).
     pub continuous_timesteps: bool,
     /// DPM-Solver++: 1 or 2.
     pub solver_order: u32,
@@ -204,10 +213,14 @@ const HARMLESS: &[&str] = &[
 /// Keys with the only values that are understood; another value would change the result.
 const FIXED: &[(&str, &[&str])] = &[
     ("algorithm_type", &["\"dpmsolver++\""]),
+    ("clip_denoised", &["false"]),
     ("clip_sample", &["false"]),
     ("interpolation_type", &["\"linear\""]),
     ("lambda_min_clipped", &["null"]),
     ("rescale_betas_zero_snr", &["false"]),
+    ("rho", &["7", "7.0"]),
+    ("s_noise", &["1", "1.0"]),
+    ("sigma_data", &["1", "1.0"]),
     ("solver_type", &["\"midpoint\""]),
     ("thresholding", &["false"]),
     ("trained_betas", &["null"]),
@@ -271,7 +284,8 @@ impl SchedulerFile {
         self.check_fixed(&mut keys, chosen)?;
         let known: Known = serde_json::from_value(Value::Object(keys))
             .map_err(|error| self.bad(format!("{error}; it may change the result, so it is refused")))?;
-        let config = resolved(&known, chosen).map_err(|why| self.bad(why))?;
+        let is_own = chosen.class() == self.class;
+        let config = resolved(&known, chosen, is_own).map_err(|why| self.bad(why))?;
         check_ranges(&config).map_err(|why| self.bad(why))?;
         Ok(config)
     }
@@ -287,8 +301,13 @@ impl SchedulerFile {
                 );
             }
         }
-        if sampler == Sampler::Ddim && !self.keys.contains_key("clip_sample") {
+        let says = |key: &str| self.keys.contains_key(key);
+        if sampler == Sampler::Ddim && !says("clip_sample") {
             let why = "`clip_sample` is missing, which means true for DDIM; only false is supported";
+            return Err(self.bad(why.to_owned()));
+        }
+        if self.class == Sampler::Consistency.class() && !(says("clip_denoised") && says("sigma_data")) {
+            let why = "`clip_denoised` or `sigma_data` is missing, which means true and 0.5; only false and 1 are supported";
             return Err(self.bad(why.to_owned()));
         }
         keys.retain(|key, _| !HARMLESS.contains(&key.as_str()));
@@ -300,29 +319,44 @@ impl SchedulerFile {
     }
 }
 
-/// Fills in what the class in diffusers 0.42 takes where nothing is said.
-fn resolved(known: &Known, sampler: Sampler) -> Result<ScheduleConfig, String> {
-    let lcm = sampler == Sampler::Lcm;
+/// Fills in what the class in diffusers 0.42 takes where nothing is said. `is_own`: the file is that class's.
+fn resolved(known: &Known, sampler: Sampler, is_own: bool) -> Result<ScheduleConfig, String> {
+    let (lcm, consistency) = (sampler == Sampler::Lcm, sampler == Sampler::Consistency);
     let spacing = match sampler {
         Sampler::Lcm | Sampler::Ddim => TimestepSpacing::Leading,
-        Sampler::DpmSolverPlusPlus | Sampler::Euler => TimestepSpacing::Linspace,
+        Sampler::DpmSolverPlusPlus | Sampler::Euler | Sampler::Consistency => TimestepSpacing::Linspace,
     };
     let sigma_spacing = match (known.use_karras_sigmas, known.use_lu_lambdas, sampler) {
         (Some(true), _, Sampler::DpmSolverPlusPlus | Sampler::Euler) => SigmaSpacing::Karras,
         (_, Some(true), Sampler::DpmSolverPlusPlus) => SigmaSpacing::UniformLogSnr,
         _ => SigmaSpacing::Timesteps,
     };
-    let prediction = known.prediction_type.unwrap_or(Prediction::Epsilon);
+    let is_edm = consistency && is_own;
+    let prediction = if is_edm { Prediction::Velocity } else { Prediction::Epsilon };
+    let prediction = known.prediction_type.unwrap_or(prediction);
     let continuous = match known.timestep_type.as_deref() {
-        None | Some("discrete") => false,
+        None | Some("discrete") => is_edm,
         // Diffusers looks at the type for velocity prediction alone.
-        Some("continuous") => prediction == Prediction::Velocity && sampler == Sampler::Euler,
+        Some("continuous") => {
+            prediction == Prediction::Velocity && matches!(sampler, Sampler::Euler | Sampler::Consistency)
+        }
         Some(other) => return Err(format!("`timestep_type` = \"{other}\" is not discrete or continuous")),
+    };
+    if consistency && !(continuous && prediction == Prediction::Velocity) {
+        let why = "consistency sampling is for models that are told noise levels and predict velocities \
+                   (`timestep_type` \"continuous\", `prediction_type` \"v_prediction\"): image-to-video models";
+        return Err(why.to_owned());
+    }
+    let teacher = match sampler {
+        // In a file of its own the steps of training are those that were distilled.
+        Sampler::Consistency if is_own => known.num_train_timesteps.unwrap_or(DISTILLED_STEPS),
+        Sampler::Consistency => DISTILLED_STEPS,
+        _ => 50,
     };
     let beta_spacing = if lcm { BetaSpacing::ScaledLinear } else { BetaSpacing::Linear };
     Ok(ScheduleConfig {
         sampler,
-        train_timesteps: known.num_train_timesteps.unwrap_or(1000),
+        train_timesteps: known.num_train_timesteps.unwrap_or(if is_edm { DISTILLED_STEPS } else { 1000 }),
         beta_start: known.beta_start.unwrap_or(if lcm { 0.00085 } else { 0.0001 }),
         beta_end: known.beta_end.unwrap_or(if lcm { 0.012 } else { 0.02 }),
         beta_spacing: known.beta_schedule.unwrap_or(beta_spacing),
@@ -330,7 +364,7 @@ fn resolved(known: &Known, sampler: Sampler) -> Result<ScheduleConfig, String> {
         timestep_spacing: known.timestep_spacing.unwrap_or(spacing),
         steps_offset: known.steps_offset.unwrap_or(0),
         set_alpha_to_one: known.set_alpha_to_one.unwrap_or(true),
-        original_inference_steps: known.original_inference_steps.unwrap_or(50),
+        original_inference_steps: known.original_inference_steps.unwrap_or(teacher),
         timestep_scaling: known.timestep_scaling.unwrap_or(10.0),
         sigma_spacing,
         final_sigma: known.final_sigmas_type.unwrap_or(FinalSigma::Zero),
@@ -354,6 +388,9 @@ fn check_ranges(config: &ScheduleConfig) -> Result<(), String> {
     within("beta_end", config.beta_end, config.beta_start, 0.9)?;
     within("steps_offset", f64::from(config.steps_offset), 0.0, train - 1.0)?;
     within("original_inference_steps", f64::from(config.original_inference_steps), 1.0, train)?;
+    if config.sampler == Sampler::Consistency {
+        within("original_inference_steps", f64::from(config.original_inference_steps), 2.0, train)?;
+    }
     within("timestep_scaling", config.timestep_scaling, 1e-3, 1e3)?;
     if config.sampler == Sampler::DpmSolverPlusPlus {
         within("solver_order", f64::from(config.solver_order), 1.0, 2.0)?;
@@ -437,6 +474,34 @@ mod tests {
         let config = parsed(text, Some(Sampler::DpmSolverPlusPlus)).unwrap();
         assert_eq!((config.beta_spacing, config.steps_offset), (BetaSpacing::ScaledLinear, 1));
         assert_eq!(config.timestep_spacing, TimestepSpacing::Linspace);
+    }
+
+    /// Stable Video Diffusion ships a file of Euler's method.
+    #[test]
+    fn consistency_sampling_takes_models_of_noise_levels_alone() {
+        let file = |more: &str| {
+            format!("{{\"_class_name\": \"EulerDiscreteScheduler\", \"num_train_timesteps\": 1000{more}}}")
+        };
+        let continuous =
+            ", \"timestep_type\": \"continuous\", \"prediction_type\": \"v_prediction\", \"sigma_max\": 500";
+        let config = parsed(&file(continuous), Some(Sampler::Consistency)).unwrap();
+        assert_eq!((config.original_inference_steps, config.sigma_max), (40, Some(500.0)));
+        assert!(config.continuous_timesteps);
+        for other in ["", ", \"prediction_type\": \"v_prediction\"", ", \"timestep_type\": \"continuous\""] {
+            let error = parsed(&file(other), Some(Sampler::Consistency)).unwrap_err();
+            assert!(error.contains("image-to-video"), "{other}: {error}");
+        }
+        let own = |keys: &str| {
+            let class = Sampler::Consistency.class();
+            parsed(&format!("{{\"_class_name\": \"{class}\"{keys}}}"), None)
+        };
+        let fixed = ", \"clip_denoised\": false, \"sigma_data\": 1.0";
+        assert_eq!(own(fixed).unwrap().original_inference_steps, 40);
+        let twenty = own(&format!("{fixed}, \"num_train_timesteps\": 20")).unwrap();
+        assert_eq!((twenty.original_inference_steps, twenty.prediction), (20, Prediction::Velocity));
+        assert!(own("").unwrap_err().contains("`clip_denoised` or `sigma_data` is missing"));
+        assert!(own(", \"clip_denoised\": true, \"sigma_data\": 1.0").unwrap_err().contains("clip_denoised"));
+        assert!(own(", \"clip_denoised\": false, \"sigma_data\": 0.5").unwrap_err().contains("sigma_data"));
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Noise schedules and samplers: LCM, DPM-Solver++, Euler, DDIM. Pure f64; knows nothing of tensors or devices.
+//! Noise schedules and samplers: LCM, DPM-Solver++, Euler, DDIM, consistency. Pure f64; knows nothing of tensors or devices.
 //!
 //! Every sampler here is linear, so that a step is six numbers ([`StepCoefficients`]) whichever sampler it belongs to.
 
 mod config;
+mod consistency;
 mod ddim;
 mod dpm;
 pub mod embedding;
@@ -84,6 +85,7 @@ impl ScheduleConfig {
         }
         let schedule = match self.sampler {
             Sampler::Lcm => lcm::schedule(self, steps, strength),
+            Sampler::Consistency => consistency::schedule(self, steps, strength),
             Sampler::DpmSolverPlusPlus => dpm::schedule(self, steps, skipped(steps, strength)?),
             Sampler::Euler => euler::schedule(self, steps, skipped(steps, strength)?),
             Sampler::Ddim => ddim::schedule(self, steps, skipped(steps, strength)?),

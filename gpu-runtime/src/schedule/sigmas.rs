@@ -92,12 +92,14 @@ pub(super) fn levels(config: &ScheduleConfig, trained: &[f64], rules: LevelRules
 }
 
 fn karras(config: &ScheduleConfig, range: (f64, f64), count: usize) -> Vec<f64> {
-    let high = libm::pow(config.sigma_max.unwrap_or(range.0), 1.0 / KARRAS_RHO);
-    let low = libm::pow(config.sigma_min.unwrap_or(range.1), 1.0 / KARRAS_RHO);
-    linspace(0.0, 1.0, count)
-        .into_iter()
-        .map(|ramp| libm::pow(high + ramp * (low - high), KARRAS_RHO))
-        .collect()
+    let (high, low) = (config.sigma_max.unwrap_or(range.0), config.sigma_min.unwrap_or(range.1));
+    linspace(0.0, 1.0, count).into_iter().map(|ramp| karras_level(high, low, ramp)).collect()
+}
+
+/// The noise level at `ramp`, 0 to 1, of the way from `high` down to `low` (Karras et al. 2022, equation 5).
+pub(super) fn karras_level(high: f64, low: f64, ramp: f64) -> f64 {
+    let (high, low) = (libm::pow(high, 1.0 / KARRAS_RHO), libm::pow(low, 1.0 / KARRAS_RHO));
+    libm::pow(high + ramp * (low - high), KARRAS_RHO)
 }
 
 /// The value at a fractional index, ends held.

@@ -27,7 +27,14 @@ fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
     difference / norm(&mut expected.iter().copied())
 }
 
+/// As the authors of AnimateLCM-SVD put their sampler together.
+const CONSISTENCY: &str = r#"{ "_class_name": "AnimateLCMSVDStochasticIterativeScheduler", "clip_denoised": false,
+    "num_train_timesteps": 40, "rho": 7, "s_noise": 1.0, "sigma_data": 1.0, "sigma_max": 700.0, "sigma_min": 0.002 }"#;
+
 fn config(sampler: Sampler) -> ScheduleConfig {
+    if sampler == Sampler::Consistency {
+        return SchedulerFile::parse(Path::new("a.json"), CONSISTENCY).unwrap().resolve(None).unwrap();
+    }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/model/scheduler");
     SchedulerFile::load(&folder).unwrap().resolve(Some(sampler)).unwrap()
 }
@@ -145,6 +152,45 @@ fn impossible_runs_are_refused() {
     check(Sampler::Euler, 4, 0.0, "outside (0, 1]");
     check(Sampler::Euler, 4, f64::NAN, "outside (0, 1]");
     check(Sampler::Ddim, 1001, 1.0, "takes 1 to 1000");
+    check(Sampler::Consistency, 41, 1.0, "takes 1 to 40");
+}
+
+/// Levels, times and states of a state of one number, by the formulas of the sampler of AnimateLCM-SVD's authors in NumPy.
+#[test]
+fn consistency_sampling_is_that_of_its_authors() {
+    let check = |steps: u32, times: &[f64], states: &[f64]| {
+        let schedule = config(Sampler::Consistency).schedule(steps, 1.0).unwrap();
+        assert!(relative_error(&schedule.timesteps, times) < 1e-12, "{:?}", schedule.timesteps);
+        assert!((schedule.init_noise_sigma - 490_001.0_f64.sqrt()).abs() < 1e-9);
+        let mut x = 0.5 * schedule.init_noise_sigma;
+        let mut found = Vec::new();
+        for (i, step) in schedule.steps.iter().enumerate() {
+            let output = 0.3 - 0.1 * i as f64;
+            let noise = if i % 2 == 0 { 0.25 } else { -0.25 };
+            x = step.nx * x + step.nd * (step.dx * x + step.de * output) + step.nn * noise;
+            found.push(x);
+        }
+        assert!(relative_error(&found, states) < 1e-12, "{found:?}");
+    };
+    check(1, &[1.637_770_083_760_850_9], &[-0.299_285_408_892_595_7]);
+    check(
+        4,
+        &[
+            1.637_770_083_760_850_9,
+            1.214_106_119_943_289_4,
+            0.653_955_292_820_360_2,
+            -0.174_852_477_476_363_37,
+        ],
+        &[
+            31.841_638_897_571_062,
+            -3.617_678_640_630_089_6,
+            0.005_253_017_257_095_496,
+            0.004_212_901_690_991_77,
+        ],
+    );
+    // Forty over six is six.
+    let levels = config(Sampler::Consistency).schedule(6, 1.0).unwrap();
+    assert!((levels.steps[4].nn - 0.496_878_420_334_353_03).abs() < 1e-12);
 }
 
 /// A model that knows the answer gives it back, whatever the sampler, the spacing and the kind of prediction. DDIM may end

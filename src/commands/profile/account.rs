@@ -44,7 +44,7 @@ pub(super) struct Row {
     pub(super) frames: u32,
     pub(super) width: u32,
     pub(super) height: u32,
-    /// Prompt to context.
+    /// Prompt, or the picture of an image-to-video model, to context.
     pub(super) text: Spread,
     /// Start image to latents.
     pub(super) encode: Spread,

@@ -6,14 +6,13 @@ use std::thread;
 use std::time::Instant;
 
 use gpu_runtime::RuntimeError;
-use gpu_runtime::generate::{CancelToken, Request, Start, Timings};
-use gpu_runtime::picture::Picture;
+use gpu_runtime::generate::Timings;
 use gpu_runtime::residency::{Footprint, Placement, density_max};
 
 use super::account::{Dense, Profile, Row};
 use super::spread::Spread;
-use super::{ProfileArgs, Size, page_cache};
-use crate::commands::animator::Animator;
+use super::subject::{Kind, Subject};
+use super::{ProfileArgs, page_cache};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::screen::Screen;
@@ -28,20 +27,20 @@ const LOADS_MAX: u32 = 3;
 pub(super) fn profile(model: &Path, args: &ProfileArgs, screen: &Screen) -> Result<Profile, Failure> {
     let bar = Progress::spinner(screen, &format!("loading {}", model.display()));
     let load_from_disk = load_from_disk(model, args)?;
-    let (mut animator, kinds, load) = load(model, args)?;
+    let (mut subject, kinds, load) = load(model, args)?;
     // A mistake in the last of many kinds is told before the first is measured.
-    kinds.iter().try_for_each(|kind| animator.generator.check(kind))?;
+    kinds.iter().try_for_each(|kind| subject.check(*kind))?;
     drop(bar);
-    animator.note.iter().for_each(|note| screen.note(note));
+    subject.note.iter().for_each(|note| screen.note(note));
 
     let bar = Progress::steps(screen, "requests", kinds.len() as u64);
     let (mut warm_up_s, mut memory_bytes, mut replicas_max) = (0.0, 0, None);
     let mut alone = Vec::with_capacity(kinds.len());
-    for kind in &kinds {
-        let (row, first_s) = row(&mut animator, kind, args.repetitions)?;
+    for &kind in &kinds {
+        let (row, first_s) = row(&mut subject, kind, args.repetitions)?;
         if alone.is_empty() {
             warm_up_s = (first_s - row.total.median()).max(0.0);
-            let memory = animator.generator.memory();
+            let memory = subject.memory();
             memory_bytes = memory.used;
             let replica = Footprint { weights: memory.used, ..Footprint::default() };
             replicas_max =
@@ -51,15 +50,15 @@ pub(super) fn profile(model: &Path, args: &ProfileArgs, screen: &Screen) -> Resu
         bar.advance(1);
     }
     drop(bar);
-    let (device, host) = (animator.device.clone(), animator.host.clone());
+    let (device, host) = (subject.device.clone(), subject.host.clone());
     // Its memory is free for the replicas.
-    drop(animator);
+    drop(subject);
     let density =
         replicas_max.map_or(args.density, |max| u32::try_from(max).unwrap_or(u32::MAX).min(args.density));
     if density < args.density {
         screen.note(&format!("the device has memory for {density} replicas, not for {}", args.density));
     }
-    let dense = dense(model, &kinds[0], args, density, screen)?;
+    let dense = dense(model, kinds[0], args, density, screen)?;
     Ok(Profile {
         model: model.display().to_string(),
         device,
@@ -78,23 +77,22 @@ pub(super) fn profile(model: &Path, args: &ProfileArgs, screen: &Screen) -> Resu
 }
 
 /// Loads the model with the programs of the stage's own kind; also gives every kind, and the seconds.
-fn timed_load(model: &Path, args: &ProfileArgs) -> Result<(Animator, Vec<Request>, f64), RuntimeError> {
+fn timed_load(model: &Path, args: &ProfileArgs) -> Result<(Subject, Vec<Kind>, f64), RuntimeError> {
     let started = Instant::now();
-    let mut animator = Animator::open(model, &args.parts)?;
-    let kinds = kinds(&animator, args);
-    let Request { frames, width, height, .. } = kinds[0];
-    animator.generator.prepare(frames, width, height, true)?;
-    Ok((animator, kinds, started.elapsed().as_secs_f64()))
+    let mut subject = Subject::open(model, args)?;
+    let kinds = subject.kinds(args);
+    subject.prepare(kinds[0])?;
+    Ok((subject, kinds, started.elapsed().as_secs_f64()))
 }
 
 /// Loads it several times and keeps the last.
-fn load(model: &Path, args: &ProfileArgs) -> Result<(Animator, Vec<Request>, Spread), RuntimeError> {
+fn load(model: &Path, args: &ProfileArgs) -> Result<(Subject, Vec<Kind>, Spread), RuntimeError> {
     let mut seconds = Vec::new();
     loop {
-        let (animator, kinds, elapsed) = timed_load(model, args)?;
+        let (subject, kinds, elapsed) = timed_load(model, args)?;
         seconds.push(elapsed);
         if seconds.len() as u32 >= args.repetitions.min(LOADS_MAX) {
-            return Ok((animator, kinds, Spread::of(seconds)));
+            return Ok((subject, kinds, Spread::of(seconds)));
         }
     }
 }
@@ -116,64 +114,20 @@ fn load_from_disk(model: &Path, args: &ProfileArgs) -> Result<Option<Spread>, Ru
     Ok((!seconds.is_empty()).then(|| Spread::of(seconds)))
 }
 
-/// Every combination, the stage's own first: first size, first frames, most steps.
-fn kinds(animator: &Animator, args: &ProfileArgs) -> Vec<Request> {
-    let mut steps: Vec<u32> = args.steps.iter().map(|steps| steps.get()).collect();
-    steps.sort_unstable_by(|a, b| b.cmp(a));
-    steps.dedup();
-    let frames: Vec<u32> = args.frames.iter().map(|frames| frames.get()).collect();
-    let frames = if frames.is_empty() { vec![animator.frames_default()] } else { frames };
-    let sizes = if args.size.is_empty() { vec![animator.size_default()] } else { args.size.clone() };
-    let guidance = animator.guidance(&args.parts);
-    let mut kinds = Vec::new();
-    for &Size { width, height } in &sizes {
-        let picture = start_picture();
-        for &frames in &frames {
-            kinds.extend(steps.iter().map(|&steps| Request {
-                prompt: args.prompt.clone(),
-                seed: args.seed,
-                steps,
-                frames,
-                width,
-                height,
-                guidance,
-                // At strength 1 every sampler takes all its steps.
-                start: Some(Start { picture: picture.clone(), strength: 1.0 }),
-                sampler: args.parts.sampler,
-            }));
-        }
-    }
-    kinds
-}
-
-/// Any picture: what it shows changes no time.
-fn start_picture() -> Picture {
-    const SIDE: u32 = 64;
-    let level = |i: u32| (i % (SIDE * 3) + i / (SIDE * 3)) as u8;
-    Picture::new(SIDE, SIDE, (0..SIDE * SIDE * 3).map(level).collect())
-}
-
-/// A timed request: its parts, and all of it in seconds.
-fn request(animator: &mut Animator, kind: &Request) -> Result<(Timings, f64), RuntimeError> {
-    let started = Instant::now();
-    let made = animator.generator.generate(kind, &mut |_| {}, &CancelToken::new())?;
-    Ok((made.timings, started.elapsed().as_secs_f64()))
-}
-
 /// One kind of request, alone on the device; and the seconds of the first one, which is not counted.
-fn row(animator: &mut Animator, kind: &Request, repetitions: u32) -> Result<(Row, f64), RuntimeError> {
-    let (_, first_s) = request(animator, kind)?;
+fn row(subject: &mut Subject, kind: Kind, repetitions: u32) -> Result<(Row, f64), RuntimeError> {
+    let (_, first_s) = subject.serve(kind)?;
     let mut samples = Vec::new();
     for _ in 0..repetitions {
-        samples.push(request(animator, kind)?);
+        samples.push(subject.serve(kind)?);
     }
     let part = |seconds: fn(&Timings) -> f64| Spread::of(samples.iter().map(|(timings, _)| seconds(timings)));
     let steps = f64::from(kind.steps);
     let row = Row {
         steps: kind.steps,
         frames: kind.frames,
-        width: kind.width,
-        height: kind.height,
+        width: kind.size.width,
+        height: kind.size.height,
         text: part(|timings| timings.text.as_secs_f64()),
         encode: part(|timings| timings.encode.as_secs_f64()),
         step: Spread::of(samples.iter().map(|(timings, _)| timings.steps.as_secs_f64() / steps)),
@@ -186,7 +140,7 @@ fn row(animator: &mut Animator, kind: &Request, repetitions: u32) -> Result<(Row
 /// One, two, ... replicas at once; nothing where one is all that was asked for.
 fn dense(
     model: &Path,
-    kind: &Request,
+    kind: Kind,
     args: &ProfileArgs,
     density: u32,
     screen: &Screen,
@@ -207,20 +161,15 @@ fn dense(
 }
 
 /// Seconds of every request of so many replicas, which all begin at one moment; a device is opened on its own thread.
-fn at_once(
-    model: &Path,
-    kind: &Request,
-    args: &ProfileArgs,
-    replicas: u32,
-) -> Result<Vec<f64>, RuntimeError> {
+fn at_once(model: &Path, kind: Kind, args: &ProfileArgs, replicas: u32) -> Result<Vec<f64>, RuntimeError> {
     let start = Barrier::new(replicas as usize);
     let replica = || -> Result<Vec<f64>, RuntimeError> {
-        let opened = Animator::open(model, &args.parts);
-        let warm = opened.and_then(|mut animator| request(&mut animator, kind).map(|_| animator));
+        let opened = Subject::open(model, args);
+        let warm = opened.and_then(|mut subject| subject.serve(kind).map(|_| subject));
         // All wait here, also one that failed: the others must not wait for it for ever.
         start.wait();
-        let mut animator = warm?;
-        (0..args.repetitions).map(|_| request(&mut animator, kind).map(|(_, total)| total)).collect()
+        let mut subject = warm?;
+        (0..args.repetitions).map(|_| subject.serve(kind).map(|(_, total)| total)).collect()
     };
     thread::scope(|scope| {
         let threads: Vec<_> = (0..replicas).map(|_| scope.spawn(replica)).collect();

@@ -4,6 +4,7 @@ mod account;
 mod measure;
 mod page_cache;
 mod spread;
+mod subject;
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ Examples:
   headroom profile --make-tiny tiny
   headroom profile --make-tiny tiny-video --kind video
   headroom profile tiny --steps 8,4,2 --density 2 --out tiny.toml
+  headroom profile tiny-video --frames 14 --steps 4,2
   headroom profile LCM_Dreamshaper_v7 --motion-adapter AnimateLCM --frames 16 --size 512 --steps 8,4 --out l4.toml
 
 A scenario takes the file over with `extends = \"tiny.toml\"`; docs/profiles.md says what stands in it.";
@@ -40,7 +42,7 @@ pub(crate) struct ProfileArgs {
     make_tiny: Option<PathBuf>,
     /// What the tiny model makes of what.
     #[arg(long, value_enum, value_name = "KIND", default_value_t, requires = "make_tiny")]
-    kind: Kind,
+    kind: TinyKind,
     /// Numbers of denoising steps: the levels of the quality ladder.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "8,4,2,1")]
     steps: Vec<NonZeroU32>,
@@ -56,7 +58,7 @@ pub(crate) struct ProfileArgs {
     /// Requests of each kind, after one that is not counted.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     repetitions: u32,
-    /// Prompt of the requests.
+    /// Prompt of the requests; image-to-video models take none.
     #[arg(long, value_name = "TEXT", default_value = "a photo of the cat running")]
     prompt: String,
     /// Seed of the noise, and of the weights of --make-tiny.
@@ -77,7 +79,7 @@ pub(crate) struct ProfileArgs {
 
 /// Kinds of tiny models.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kind {
+pub(crate) enum TinyKind {
     /// Pictures and animations of a prompt.
     #[default]
     Text,
@@ -109,10 +111,10 @@ pub(crate) fn run(args: &ProfileArgs, screen: &Screen) -> Result<(), Failure> {
 }
 
 /// Writes a tiny model into a folder that is absent or empty.
-fn make_tiny(folder: &Path, kind: Kind, seed: u64, screen: &Screen) -> Result<(), Failure> {
+fn make_tiny(folder: &Path, kind: TinyKind, seed: u64, screen: &Screen) -> Result<(), Failure> {
     match kind {
-        Kind::Text => generate::make_tiny(folder, seed)?,
-        Kind::Video => generate::make_tiny_video(folder, seed)?,
+        TinyKind::Text => generate::make_tiny(folder, seed)?,
+        TinyKind::Video => generate::make_tiny_video(folder, seed)?,
     }
     if screen.json {
         return screen.print_json(&serde_json::json!({ "model": folder, "seed": seed }));
