@@ -23,6 +23,12 @@ pub(crate) struct WrittenBody<'a> {
     bytes: u64,
 }
 
+/// Of a body that is refused, so much is read before the answer.
+const LET_OUT_BYTES: usize = 8 << 20;
+
+/// For so long at most.
+const LET_OUT_FOR: Duration = Duration::from_secs(2);
+
 /// `PUT /v1/objects/{key}`
 #[utoipa::path(
     put, path = "/v1/objects/{key}", tag = "objects",
@@ -39,7 +45,7 @@ pub(crate) async fn write(
     objects: &Objects,
     key: &Key,
     headers: &HeaderMap,
-    body: Body,
+    mut body: Body,
 ) -> Result<Response<Body>, Problem> {
     for name in [header::IF_MATCH, header::IF_NONE_MATCH, header::CONTENT_RANGE, header::CONTENT_ENCODING] {
         if headers.contains_key(&name) {
@@ -60,7 +66,16 @@ pub(crate) async fn write(
     let kind = said.unwrap_or_else(|| kind::by_ending(key.as_str()));
     let wrong = |error| failed(key, &error);
     let mut upload = objects.0.depot.upload(key, kind, length).await.map_err(wrong)?;
-    let bytes = copy(objects, key, body, &mut upload).await?;
+    let bytes = match copy(objects, key, &mut body, &mut upload).await {
+        Ok(bytes) => bytes,
+        Err(problem) => {
+            drop(upload);
+            if matches!(problem.status, StatusCode::INSUFFICIENT_STORAGE | StatusCode::PAYLOAD_TOO_LARGE) {
+                let_out(&mut body).await;
+            }
+            return Err(problem);
+        }
+    };
     // While it came, its job may have ended.
     objects.is_open(key).await?;
     upload.finish().await.map_err(wrong)?;
@@ -79,7 +94,7 @@ pub(crate) async fn write(
 async fn copy(
     objects: &Objects,
     key: &Key,
-    mut body: Body,
+    body: &mut Body,
     upload: &mut super::depot::Upload,
 ) -> Result<u64, Problem> {
     let settings = &objects.0.settings;
@@ -98,6 +113,21 @@ async fn copy(
         }
         upload.write(bytes).await.map_err(|error| failed(key, &error))?;
     }
+}
+
+/// Reads on for a while after a refusal: many clients write all that they have before they read an answer, and would see a
+/// broken connection instead of it.
+async fn let_out(body: &mut Body) {
+    let rest = async {
+        let mut left = LET_OUT_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            match left.checked_sub(frame.data_ref().map_or(0, |data| data.len())) {
+                Some(less) => left = less,
+                None => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LET_OUT_FOR, rest).await;
 }
 
 /// A body that does not come.
