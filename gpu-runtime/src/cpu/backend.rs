@@ -7,10 +7,10 @@ use std::thread;
 use super::attention::{Extents, Rows, attention};
 use super::conv::{Added, Geometry, conv, temporal_conv};
 use super::norm::{Groups, group_norm, layer_norm};
-use super::{elementwise, matrix};
+use super::{elementwise, gradient, matrix};
 use crate::RuntimeError;
 use crate::generate::{Backend, Memory, ProgramId};
-use crate::graph::{Arena, Graph, Op, TensorId, TensorKind, View, WeightId, WeightLayout, WeightUse};
+use crate::graph::{Arena, Graph, Op, TensorId, TensorKind, View, WeightId, WeightLayout, WeightUse, turned};
 use crate::weights::{Weights, krsc};
 
 /// Bytes of an element: everything is f32.
@@ -95,9 +95,12 @@ impl CpuBackend {
         if let Some(values) = self.weights.get(&key) {
             return Ok(Arc::clone(values));
         }
-        let stored = weights.f32(wanted)?;
+        let mut stored = weights.f32(wanted)?;
+        if wanted.turned {
+            stored = turned(&stored, &wanted.dims);
+        }
         let values = Arc::new(match wanted.layout {
-            WeightLayout::Convolution => krsc(&stored, &wanted.dims),
+            WeightLayout::Convolution => krsc(&stored, &wanted.dims_used()),
             WeightLayout::Matrix | WeightLayout::Vector | WeightLayout::Table => stored,
         });
         self.weights.insert(key, Arc::clone(&values));
@@ -232,17 +235,17 @@ fn from_pool(pool: &mut Vec<Vec<f32>>, elements: usize) -> Vec<f32> {
 
 /// What operations read: values of weights and tensors by their index in a graph.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Operands<'a> {
+pub(super) struct Operands<'a> {
     /// The graph.
-    pub(crate) graph: &'a Graph,
+    pub(super) graph: &'a Graph,
     /// Weights as operations want them: convolutions as `[out, kernel, kernel, in]`.
-    pub(crate) weights: &'a [Arc<Vec<f32>>],
+    pub(super) weights: &'a [Arc<Vec<f32>>],
     /// Tensors; empty where they are not written yet.
-    pub(crate) tensors: &'a [Vec<f32>],
+    pub(super) tensors: &'a [Vec<f32>],
 }
 
 /// Computes one operation.
-pub(crate) fn execute(op: &Op, operands: Operands, out: &mut [f32], threads: usize) {
+fn execute(op: &Op, operands: Operands, out: &mut [f32], threads: usize) {
     let Operands { graph, weights, tensors } = operands;
     let shape = |id: TensorId| graph.tensor(id).shape;
     let channels = |id: TensorId| shape(id).channels as usize;
@@ -344,5 +347,10 @@ pub(crate) fn execute(op: &Op, operands: Operands, out: &mut [f32], threads: usi
                 .collect();
             elementwise::combine(out, &terms);
         }
+        Op::Product { left, right, residual, .. } => {
+            let residual = residual.map(values);
+            matrix::linear(out, values(*left), values(*right), None, residual, channels(*left), threads);
+        }
+        Op::Gradient(op) => gradient::execute(op, operands, out, threads),
     }
 }

@@ -7,12 +7,9 @@ mod attention;
 mod backend;
 mod conv;
 mod elementwise;
+mod gradient;
 mod matrix;
 mod norm;
 mod parallel;
 
 pub use backend::CpuBackend;
-pub(crate) use backend::{Operands, execute};
-pub(crate) use elementwise::gelu;
-pub(crate) use matrix::{Matrix, multiply};
-pub(crate) use parallel::{for_blocks, map_blocks};

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use crate::graph::{WeightLayout, WeightUse};
+use crate::graph::{WeightLayout, WeightUse, turned};
 
 /// Channels of one tap in device memory: a multiple of 8, so that rows start at multiples of 16 bytes.
 pub(super) fn channels_padded(channels: u32) -> u32 {
@@ -11,12 +11,11 @@ pub(super) fn channels_padded(channels: u32) -> u32 {
 
 /// Bytes of a weight in device memory.
 pub(super) fn bytes(weight: &WeightUse) -> u64 {
-    let extent = |axis: usize| u64::from(weight.dims[axis]);
+    let dims = weight.dims_used();
+    let extent = |axis: usize| u64::from(dims[axis]);
     2 * match weight.layout {
-        WeightLayout::Convolution => {
-            extent(0) * extent(2) * extent(3) * u64::from(channels_padded(weight.dims[1]))
-        }
-        WeightLayout::Matrix => extent(0) * u64::from(channels_padded(weight.dims[1])),
+        WeightLayout::Convolution => extent(0) * extent(2) * extent(3) * u64::from(channels_padded(dims[1])),
+        WeightLayout::Matrix => extent(0) * u64::from(channels_padded(dims[1])),
         WeightLayout::Vector | WeightLayout::Table => weight.elements(),
     }
 }
@@ -39,25 +38,32 @@ fn interleave(rows: usize, values: &[bf16]) -> Vec<bf16> {
 /// When `values` are not as many as the weight's extents say.
 pub(super) fn turn(weight: &WeightUse, gated: bool, values: Vec<bf16>) -> Vec<bf16> {
     assert_eq!(values.len() as u64, weight.elements(), "elements of `{}`", weight.name);
-    let values = if gated { interleave(weight.dims[0] as usize, &values) } else { values };
+    let dims = weight.dims_used();
+    let values = match (gated, weight.turned) {
+        (true, _) => interleave(dims[0] as usize, &values),
+        (false, true) => turned(&values, &weight.dims),
+        (false, false) => values,
+    };
     let (taps, channels) = match weight.layout {
-        WeightLayout::Convolution => ((weight.dims[2] * weight.dims[3]) as usize, weight.dims[1] as usize),
-        WeightLayout::Matrix => (1, weight.dims[1] as usize),
+        WeightLayout::Convolution => ((dims[2] * dims[3]) as usize, dims[1] as usize),
+        WeightLayout::Matrix => (1, dims[1] as usize),
         WeightLayout::Vector | WeightLayout::Table => return values,
     };
-    let padded = channels_padded(weight.dims[1]) as usize;
+    let padded = channels_padded(dims[1]) as usize;
     if taps == 1 && padded == channels {
         return values;
     }
-    let mut turned = vec![bf16::ZERO; weight.dims[0] as usize * taps * padded];
-    for (filter, rows) in values.chunks_exact(channels * taps).zip(turned.chunks_exact_mut(taps * padded)) {
+    let mut padded_rows = vec![bf16::ZERO; dims[0] as usize * taps * padded];
+    for (filter, rows) in
+        values.chunks_exact(channels * taps).zip(padded_rows.chunks_exact_mut(taps * padded))
+    {
         for (tap, row) in rows.chunks_exact_mut(padded).enumerate() {
             for (channel, value) in row[..channels].iter_mut().enumerate() {
                 *value = filter[channel * taps + tap];
             }
         }
     }
-    turned
+    padded_rows
 }
 
 #[cfg(test)]
@@ -65,7 +71,7 @@ mod tests {
     use super::*;
 
     fn weight(dims: &[u32], layout: WeightLayout) -> WeightUse {
-        WeightUse { name: "w".to_owned(), parts: Vec::new(), dims: dims.to_vec(), layout }
+        WeightUse { name: "w".to_owned(), parts: Vec::new(), dims: dims.to_vec(), layout, turned: false }
     }
 
     #[test]

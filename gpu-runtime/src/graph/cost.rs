@@ -1,6 +1,6 @@
 //! What a program costs: floating-point operations of its matrix products, bytes that it must move.
 
-use super::{AttentionPattern, Graph, Op, Precision, TensorId};
+use super::{AttentionGradient, AttentionPattern, Gradient, Graph, Op, Precision, TensorId, View};
 
 /// Cost of one operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,14 +55,10 @@ fn flops(graph: &Graph, op: &Op) -> u64 {
         | Op::TemporalConv { out, weight, .. }
         | Op::Linear { out, weight, .. } => 2 * shape(*out).rows() * graph.weight(*weight).elements(),
         Op::Attention { query, key, value, pattern, .. } => {
-            let keys_seen = match pattern {
-                AttentionPattern::Spatial | AttentionPattern::Causal | AttentionPattern::Cross => {
-                    shape(key.tensor).positions()
-                }
-                AttentionPattern::Temporal { frames } => u64::from(*frames),
-            };
-            2 * shape(query.tensor).rows() * keys_seen * u64::from(key.channels + value.channels)
+            pairs(graph, *query, *key, *pattern) * u64::from(2 * (key.channels + value.channels))
         }
+        Op::Product { left, right, .. } => 2 * shape(*left).rows() * shape(*right).elements(),
+        Op::Gradient(gradient) => gradient_flops(graph, gradient),
         Op::GroupNorm { .. }
         | Op::LayerNorm { .. }
         | Op::Geglu { .. }
@@ -71,6 +67,44 @@ fn flops(graph: &Graph, op: &Op) -> u64 {
         | Op::Concat { .. }
         | Op::Embed { .. }
         | Op::Combine { .. } => 0,
+    }
+}
+
+/// Queries times the keys that each sees.
+fn pairs(graph: &Graph, query: View, key: View, pattern: AttentionPattern) -> u64 {
+    let shape = |view: View| graph.tensor(view.tensor).shape;
+    let seen = match pattern {
+        AttentionPattern::Spatial | AttentionPattern::Causal | AttentionPattern::Cross => {
+            shape(key).positions()
+        }
+        AttentionPattern::Temporal { frames } => u64::from(frames),
+    };
+    shape(query).rows() * seen
+}
+
+fn gradient_flops(graph: &Graph, gradient: &Gradient) -> u64 {
+    let shape = |id: TensorId| graph.tensor(id).shape;
+    // Scores and the gradient of the shares are computed for queries and for keys.
+    let both = |of: &AttentionGradient, more: u32| {
+        pairs(graph, of.query, of.key, of.pattern)
+            * u64::from(2 * (of.key.channels + of.value.channels + more))
+    };
+    match gradient {
+        Gradient::Matrix { left, right, .. } => {
+            2 * shape(*left).elements() * u64::from(shape(*right).channels)
+        }
+        Gradient::AttentionRows { query, key, pattern, .. } => {
+            pairs(graph, *query, *key, *pattern) * u64::from(2 * key.channels)
+        }
+        Gradient::AttentionQuery { of, .. } => both(of, of.query.channels),
+        Gradient::AttentionKeyValue { of, .. } => both(of, of.key.channels + of.value.channels),
+        Gradient::GroupNorm { .. }
+        | Gradient::LayerNorm { .. }
+        | Gradient::Geglu { .. }
+        | Gradient::Activation { .. }
+        | Gradient::Spread { .. }
+        | Gradient::SumOfFour { .. }
+        | Gradient::Channels { .. } => 0,
     }
 }
 

@@ -6,6 +6,7 @@
 mod arena;
 mod builder;
 mod cost;
+mod gradient;
 mod op;
 mod tensor;
 mod weight;
@@ -13,9 +14,10 @@ mod weight;
 pub use arena::{Arena, Slot};
 pub use builder::{Builder, Conv, GroupNormSpec, LinearSpec};
 pub use cost::{Cost, OpCost};
+pub use gradient::{AttentionGradient, Gradient};
 pub use op::{ActivationFunction, AttentionPattern, Op, Pad};
 pub use tensor::{Precision, Shape, Tensor, TensorId, TensorKind, View};
-pub use weight::{Mixing, PartSource, WeightId, WeightLayout, WeightPart, WeightUse};
+pub use weight::{Mixing, PartSource, WeightId, WeightLayout, WeightPart, WeightUse, turned};
 
 /// A program: what is computed, over which tensors, with which weights, in order.
 #[derive(Debug, Clone, PartialEq)]

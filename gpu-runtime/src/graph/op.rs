@@ -1,6 +1,6 @@
 //! The operations of a plan. Each says what it computes; none says how.
 
-use super::{TensorId, View, WeightId};
+use super::{Gradient, TensorId, View, WeightId};
 
 /// Zero rows and columns around a picture before a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -213,6 +213,19 @@ pub enum Op {
         /// One scalar per term, of one `[1, 1, 1, n]` tensor in device memory ([`super::Precision::Single`]).
         coefficients: View,
     },
+    /// out = left · rightᵀ + residual, row by row: [`Op::Linear`] with a tensor as its matrix.
+    Product {
+        /// Same rows as `left`, as many channels as `right` has columns of a picture.
+        out: TensorId,
+        /// Any rows.
+        left: TensorId,
+        /// `[1, 1, channels of out, channels of left]`.
+        right: TensorId,
+        /// Same shape as `out`.
+        residual: Option<TensorId>,
+    },
+    /// An operation of the way back.
+    Gradient(Gradient),
 }
 
 impl Op {
@@ -231,7 +244,9 @@ impl Op {
             | Op::AddFrameTable { out, .. }
             | Op::Concat { out, .. }
             | Op::Embed { out, .. }
-            | Op::Combine { out, .. } => *out,
+            | Op::Combine { out, .. }
+            | Op::Product { out, .. } => *out,
+            Op::Gradient(gradient) => gradient.out(),
         }
     }
 
@@ -255,6 +270,10 @@ impl Op {
             Op::Combine { terms, coefficients, .. } => {
                 terms.iter().copied().chain([coefficients.tensor]).collect()
             }
+            Op::Product { left, right, residual, .. } => {
+                [Some(*left), Some(*right), *residual].into_iter().flatten().collect()
+            }
+            Op::Gradient(gradient) => gradient.reads(),
         }
     }
 
@@ -272,7 +291,9 @@ impl Op {
             | Op::Attention { .. }
             | Op::Activation { .. }
             | Op::Concat { .. }
-            | Op::Combine { .. } => Vec::new(),
+            | Op::Combine { .. }
+            | Op::Product { .. } => Vec::new(),
+            Op::Gradient(gradient) => gradient.weights(),
         }
     }
 }

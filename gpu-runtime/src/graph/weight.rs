@@ -42,6 +42,21 @@ pub struct Mixing {
     pub complement: bool,
 }
 
+/// Turns a weight of these extents, in the stored order of axes: `[out, in, taps…]` becomes `[in, out, taps…]` with the taps
+/// in reverse order.
+#[must_use]
+pub fn turned<T: Copy>(values: &[T], dims: &[u32]) -> Vec<T> {
+    let [rows, columns] = [0, 1].map(|axis| dims[axis] as usize);
+    let taps = values.len() / (rows * columns);
+    let mut turned = Vec::with_capacity(values.len());
+    for column in 0..columns {
+        for row in 0..rows {
+            turned.extend(values[(row * columns + column) * taps..][..taps].iter().rev());
+        }
+    }
+    turned
+}
+
 /// A stored tensor, or something made of it, that is one part of a weight.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WeightPart {
@@ -64,9 +79,23 @@ pub struct WeightUse {
     pub dims: Vec<u32>,
     /// What it is.
     pub layout: WeightLayout,
+    /// Used the other way round, for gradients of what it was multiplied with: matrices with their axes exchanged,
+    /// convolutions with the axes of channels exchanged and their taps in reverse order. All else here is of the stored
+    /// one.
+    pub turned: bool,
 }
 
 impl WeightUse {
+    /// Extents as operations see them.
+    #[must_use]
+    pub fn dims_used(&self) -> Vec<u32> {
+        let mut dims = self.dims.clone();
+        if self.turned {
+            dims.swap(0, 1);
+        }
+        dims
+    }
+
     /// Number of elements.
     #[must_use]
     pub fn elements(&self) -> u64 {
@@ -77,5 +106,19 @@ impl WeightUse {
     #[must_use]
     pub fn row_elements(&self) -> u64 {
         self.dims[1..].iter().map(|&extent| u64::from(extent)).product()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turning_exchanges_channels_and_reverses_taps() {
+        let values: Vec<u32> = (0..2 * 3 * 4).collect();
+        let once = turned(&values, &[2, 3, 2, 2]);
+        assert_eq!(once[..8], [3, 2, 1, 0, 15, 14, 13, 12]);
+        assert_eq!(turned(&once, &[3, 2, 2, 2]), values);
+        assert_eq!(turned(&[1, 2, 3, 4, 5, 6], &[2, 3]), [1, 4, 2, 5, 3, 6]);
     }
 }

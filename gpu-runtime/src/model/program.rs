@@ -4,7 +4,7 @@
 use super::configuration::{MotionConfig, TextConfig, UnetConfig, VaeConfig, VideoUnetConfig, VisionConfig};
 use super::{text, unet, vae, video, vision};
 use crate::RuntimeError;
-use crate::graph::{Builder, Graph, LinearSpec, Precision, Shape, View};
+use crate::graph::{Builder, Graph, LinearSpec, Precision, Shape, TensorId, View};
 use crate::schedule::StepCoefficients;
 use crate::weights::Weights;
 
@@ -14,7 +14,9 @@ pub const CONTEXT: &str = "context";
 pub const CONTEXT_KV: &str = "context_kv";
 /// Input of [`text()`]: token ids.
 pub const IDS: &str = "ids";
-/// State of [`step`]: the noisy latents, before and after.
+/// Output of [`prediction()`].
+pub const PREDICTION: &str = "prediction";
+/// State of [`step`]: the noisy latents, before and after. Input of [`prediction()`].
 pub const LATENTS: &str = "latents";
 /// State of [`step`]: the prediction of the clean latents; that of the step before on entry.
 pub const DENOISED: &str = "denoised";
@@ -103,21 +105,51 @@ pub fn text(config: &TextConfig) -> Graph {
 #[must_use]
 pub fn context(config: &UnetConfig, tokens: u32) -> Graph {
     let mut b = Builder::new("context", "unet");
+    let out = keys_and_values(&mut b, config, tokens);
+    b.output(out);
+    b.finish()
+}
+
+fn keys_and_values(b: &mut Builder, config: &UnetConfig, tokens: u32) -> TensorId {
     let features = b.input(CONTEXT, Shape::new(1, 1, tokens, config.context_channels), Precision::Model);
     let parts: Vec<_> = unet::context_parts(config)
         .into_iter()
         .flat_map(|(path, channels)| [(format!("{path}.to_k"), channels), (format!("{path}.to_v"), channels)])
         .collect();
     let channels = context_channels(config);
-    let out =
-        b.linear_joined(CONTEXT_KV, &parts, features, LinearSpec { channels, bias: false, residual: None });
-    b.output(out);
-    b.finish()
+    b.linear_joined(CONTEXT_KV, &parts, features, LinearSpec { channels, bias: false, residual: None })
 }
 
 /// Channels of all keys and values side by side.
 fn context_channels(config: &UnetConfig) -> u32 {
     unet::context_parts(config).iter().map(|(_, channels)| 2 * channels).sum()
+}
+
+fn conditions(b: &mut Builder, config: &UnetConfig, context: TensorId) -> unet::Conditions {
+    let timestep = b.input(TIMESTEP, Shape::new(1, 1, 1, config.channels[0]), Precision::Model);
+    let guidance = config
+        .guidance_channels
+        .map(|channels| b.input(GUIDANCE, Shape::new(1, 1, 1, channels), Precision::Model));
+    unet::Conditions { timestep, guidance, context }
+}
+
+/// Text features and noised latents to the network's prediction, [`PREDICTION`], without a sampler: what is trained.
+#[must_use]
+pub fn prediction(
+    config: &UnetConfig,
+    motion: Option<&MotionConfig>,
+    size: LatentSize,
+    tokens: u32,
+) -> Graph {
+    let mut b = Builder::new("prediction", "unet");
+    let context = keys_and_values(&mut b, config, tokens);
+    let latents = b.input(LATENTS, size.shape(config.latent_channels), Precision::Model);
+    let conditions = conditions(&mut b, config, context);
+    let motion = motion.map(|adapter| (adapter, size.frames));
+    let predicted = unet::denoiser(&mut b, config, motion, latents, conditions);
+    b.rename(predicted, PREDICTION);
+    b.output(predicted);
+    b.finish()
 }
 
 /// One denoising step: the network, then the sampler as linear combinations with [`scalars`].
@@ -131,16 +163,12 @@ pub fn step(config: &UnetConfig, motion: Option<&MotionConfig>, size: LatentSize
     let previous = b.state(DENOISED, shape);
     let noise = b.input(NOISE, shape, Precision::Single);
     let scalars = b.input(SCALARS, Shape::new(1, 1, 1, SCALAR_COUNT), Precision::Single);
-    let timestep = b.input(TIMESTEP, Shape::new(1, 1, 1, config.channels[0]), Precision::Model);
-    let guidance = config
-        .guidance_channels
-        .map(|channels| b.input(GUIDANCE, Shape::new(1, 1, 1, channels), Precision::Model));
     let kv = Shape::new(1, 1, tokens, context_channels(config));
     let context = b.input(CONTEXT_KV, kv, Precision::Model);
     let view = |offset, channels| View { tensor: scalars, offset, channels };
 
     let sample = b.combine("sample", &[latents], view(0, 1), Precision::Model);
-    let conditions = unet::Conditions { timestep, guidance, context };
+    let conditions = conditions(&mut b, config, context);
     let motion = motion.map(|adapter| (adapter, size.frames));
     let predicted = unet::denoiser(&mut b, config, motion, sample, conditions);
     let denoised = b.combine("denoised_now", &[latents, predicted], view(1, 2), Precision::Single);

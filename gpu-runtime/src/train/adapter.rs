@@ -1,9 +1,5 @@
 //! Low-rank adapters while they are trained: weight + alpha / rank · up · down, with up and down apart from the weight.
-//!
-//! The product is never formed, and neither is the gradient of the weight: with h = input · downᵀ and g the gradient of
-//! the result's channels, that of up is s · gᵀ h, that of down s · (g up)ᵀ input, and the input gets s · (g up) down.
 
-use crate::cpu::{Matrix, multiply};
 use crate::graph::{Graph, Op, PartSource, WeightId};
 use crate::noise::Noise;
 
@@ -108,68 +104,4 @@ pub(super) fn sites(graph: &Graph, scope: Scope, seed: u64, adapters: &mut Adapt
         }
     }
     sites
-}
-
-/// Extents of one application: the matrices' and those of the operation's result.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    rows: usize,
-    columns: usize,
-    rank: usize,
-    scale: f32,
-    /// First channel within the result.
-    first: usize,
-    /// Channels of the result.
-    channels: usize,
-}
-
-impl Place {
-    pub(super) fn new(adapters: &Adapters, site: Site, channels: usize) -> Self {
-        let Layer { rows, columns, .. } = adapters.layers[site.layer];
-        let (rank, scale) = (adapters.rank, adapters.scale());
-        Self { rows, columns, rank, scale, first: site.first_row, channels }
-    }
-
-    fn lowered(self, pair: &Pair, input: &[f32]) -> Vec<f32> {
-        let count = input.len() / self.columns;
-        let mut low = vec![0.0; count * self.rank];
-        let input = Matrix::rows(input, count, self.columns, self.columns);
-        let down = Matrix::rows(&pair.down, self.rank, self.columns, self.columns);
-        multiply(&mut low, self.rank, input, down.transposed(), 1.0, false);
-        low
-    }
-
-    /// out += scale · input · downᵀ · upᵀ in this layer's channels.
-    pub(super) fn apply(self, pair: &Pair, input: &[f32], out: &mut [f32]) {
-        let low = self.lowered(pair, input);
-        let low = Matrix::rows(&low, input.len() / self.columns, self.rank, self.rank);
-        let up = Matrix::rows(&pair.up, self.rows, self.rank, self.rank);
-        multiply(&mut out[self.first..], self.channels, low, up.transposed(), self.scale, true);
-    }
-
-    /// Adds to the gradients of the pair, and to that of the input where it is given.
-    pub(super) fn backward(
-        self,
-        pair: &Pair,
-        input: &[f32],
-        of_out: &[f32],
-        gradients: &mut Pair,
-        of_input: Option<&mut [f32]>,
-    ) {
-        let Self { rows, columns, rank, scale, first, channels } = self;
-        let count = input.len() / columns;
-        let low = self.lowered(pair, input);
-        let low = Matrix::rows(&low, count, rank, rank);
-        let of_out = Matrix::rows(&of_out[first..], count, rows, channels);
-        multiply(&mut gradients.up, rank, of_out.transposed(), low, scale, true);
-        let mut of_low = vec![0.0; count * rank];
-        multiply(&mut of_low, rank, of_out, Matrix::rows(&pair.up, rows, rank, rank), scale, false);
-        let of_low = Matrix::rows(&of_low, count, rank, rank);
-        let input = Matrix::rows(input, count, columns, columns);
-        multiply(&mut gradients.down, columns, of_low.transposed(), input, 1.0, true);
-        if let Some(of_input) = of_input {
-            let down = Matrix::rows(&pair.down, rank, columns, columns);
-            multiply(of_input, columns, of_low, down, 1.0, true);
-        }
-    }
 }

@@ -1,25 +1,27 @@
 //! Fine-tuning: low-rank adapters of the attention layers, trained on a handful of frames.
 //!
-//! The programs that generate are differentiated as they are: [`crate::graph::Op`] by [`crate::graph::Op`], on the CPU in
-//! f32. Nothing here knows how a file became a picture, or where adapters are kept. Training on a GPU is not built.
+//! The network that generates is differentiated as it is: [`crate::graph::Op`] by [`crate::graph::Op`], which makes a program
+//! that every backend runs. Nothing here knows how a file became a picture, or where adapters are kept.
 
 mod adapter;
-mod backward;
+mod attach;
 mod file;
 mod optimizer;
+mod program;
 mod reach;
 mod request;
+mod reverse;
 mod session;
-mod tape;
 mod trainer;
 
 pub use adapter::{Adapters, Layer, Pair, Scope};
 pub use optimizer::OptimizerSettings;
+pub use program::TrainingBytes;
 pub use request::{
     BATCH_MAX, IMAGES_MAX, RANK_MAX, STEPS_MAX, Subject, TrainProgress, TrainRequest, Trained,
 };
 pub use session::train;
-pub use trainer::{Conditions, Sample, Settings, StepReport, Trainer, TrainingBytes};
+pub use trainer::{Conditions, Sample, Settings, StepReport, Trainer};
 
 #[cfg(test)]
 mod rule_tests;

@@ -1,14 +1,10 @@
 //! A training from pictures to adapters: encoding, the loop, and the loss before and after.
 
-use std::num::NonZero;
-use std::thread;
-
 use super::adapter::Scope;
 use super::request::{Subject, TrainProgress, TrainRequest, Trained};
-use super::trainer::{Conditions, Sample, Settings, Trainer, TrainingBytes};
+use super::trainer::{Conditions, Sample, Settings, Trainer};
 use crate::RuntimeError;
-use crate::cpu::CpuBackend;
-use crate::generate::{Backend, CancelToken, GUIDANCE_MAX};
+use crate::generate::{Backend, CancelToken, GUIDANCE_MAX, ProgramId};
 use crate::graph::Graph;
 use crate::model::program::{self, LatentSize};
 use crate::model::{Model, ModelSource};
@@ -23,15 +19,17 @@ const PROBES: u32 = 8;
 /// Guidance that latent consistency models are shown with.
 const GUIDANCE_USUAL: f64 = 8.0;
 
-/// Trains adapters on pictures. The same request gives the same adapters, whatever the number of threads.
+/// Trains adapters on pictures, on a backend. The same request gives the same adapters on the same backend, on the CPU
+/// whatever the number of threads.
 ///
 /// # Errors
 /// [`RuntimeError::BadRequest`] with the allowed range, also when the loss is no number any more;
-/// [`RuntimeError::BadModel`]; [`RuntimeError::OutOfMemory`] before anything large is read; [`RuntimeError::Cancelled`]
-/// between two steps.
+/// [`RuntimeError::BadModel`]; [`RuntimeError::OutOfMemory`] before the network is read; [`RuntimeError::Cancelled`] between
+/// two steps; [`RuntimeError::Sticky`] when the device has failed.
 pub fn train(
     source: &ModelSource,
     request: &TrainRequest,
+    backend: &mut dyn Backend,
     progress: &mut dyn FnMut(TrainProgress),
     cancel: &CancelToken,
 ) -> Result<Trained, RuntimeError> {
@@ -46,14 +44,8 @@ pub fn train(
     let size = model.latent_size(frames, width, height)?;
     let guidance = guidance(&model, request.guidance)?;
     let schedule = SchedulerFile::load(&source.folder.join("scheduler"))?.resolve(request.sampler)?;
-    let wanted = TrainingBytes::of(&model.unet, model.motion.as_ref(), size, model.text.tokens);
-    let (wanted_bytes, free_bytes) = (wanted.weights + wanted.tensors, CpuBackend::new(1).memory().free);
-    if wanted_bytes > free_bytes {
-        return Err(RuntimeError::OutOfMemory { wanted_bytes, free_bytes });
-    }
-    let threads = thread::available_parallelism().map_or(1, NonZero::get);
-    let (context, tokens_cut) = encode_prompt(&model, &request.prompt, threads)?;
-    let lessons = encode_pictures(&model, request, size, threads)?;
+    let (context, tokens_cut) = encode_prompt(&model, &request.prompt, backend)?;
+    let lessons = encode_pictures(&model, request, size, backend)?;
     let settings = Settings {
         rank: request.rank,
         alpha: request.alpha.map_or(request.rank as f32, |alpha| alpha as f32),
@@ -62,10 +54,10 @@ pub fn train(
         optimizer: request.optimizer,
     };
     let conditions = Conditions { context, guidance };
-    let mut trainer = Trainer::new(&model, &schedule, &conditions, size, &settings, threads)?;
+    let mut trainer = Trainer::new(&model, &schedule, &conditions, size, &settings, backend)?;
     let lessons = Lessons { latents: lessons, seed: request.seed, timesteps: schedule.train_timesteps };
 
-    let loss_before = lessons.judge(&mut trainer);
+    let loss_before = lessons.judge(&mut trainer)?;
     let mut losses = Vec::with_capacity(request.steps as usize);
     for index in 0..request.steps {
         if cancel.is_cancelled() {
@@ -74,14 +66,14 @@ pub fn train(
         let samples: Vec<_> = (0..request.batch)
             .map(|n| lessons.sample(u64::from(index) * u64::from(request.batch) + u64::from(n)))
             .collect();
-        let loss = trainer.step(&samples).loss;
+        let loss = trainer.step(&samples)?.loss;
         if !loss.is_finite() {
             return Err(diverged(index, request));
         }
         losses.push(loss);
         progress(TrainProgress { done: index + 1, of: request.steps, loss });
     }
-    let loss_after = lessons.judge(&mut trainer);
+    let loss_after = lessons.judge(&mut trainer)?;
     if !loss_after.is_finite() {
         return Err(diverged(request.steps, request));
     }
@@ -129,12 +121,13 @@ impl Lessons {
     }
 
     /// Mean loss of the fixed samples.
-    fn judge(&self, trainer: &mut Trainer) -> f64 {
-        let loss = |probe: u32| {
+    fn judge(&self, trainer: &mut Trainer<'_>) -> Result<f64, RuntimeError> {
+        let mut sum = 0.0;
+        for probe in 0..PROBES {
             let timestep = (2 * probe + 1) * self.timesteps / (2 * PROBES);
-            trainer.loss(&self.noised(u64::from(probe), timestep, &format!("probe {probe}")))
-        };
-        (0..PROBES).map(loss).sum::<f64>() / f64::from(PROBES)
+            sum += trainer.loss(&self.noised(u64::from(probe), timestep, &format!("probe {probe}")))?;
+        }
+        Ok(sum / f64::from(PROBES))
     }
 
     fn noised(&self, index: u64, timestep: u32, stream: &str) -> Sample {
@@ -144,7 +137,11 @@ impl Lessons {
 }
 
 /// Text features of a prompt, and how many tokens were cut.
-fn encode_prompt(model: &Model, prompt: &str, threads: usize) -> Result<(Vec<f32>, usize), RuntimeError> {
+fn encode_prompt(
+    model: &Model,
+    prompt: &str,
+    backend: &mut dyn Backend,
+) -> Result<(Vec<f32>, usize), RuntimeError> {
     let folder = model.source.folder.join("tokenizer");
     let tokenizer = Tokenizer::load(&folder)?;
     if tokenizer.id_max() >= model.text.vocabulary {
@@ -157,8 +154,10 @@ fn encode_prompt(model: &Model, prompt: &str, threads: usize) -> Result<(Vec<f32
     }
     let tokens = tokenizer.encode(prompt, model.text.tokens as usize)?;
     let ids: Vec<f32> = tokens.ids.iter().map(|&id| id as f32).collect();
-    let mut once = Once::new(model, program::text(&model.text), threads)?;
-    Ok((once.run(program::IDS, &ids, program::CONTEXT)?, tokens.cut))
+    let mut once = Once::new(model, program::text(&model.text), backend)?;
+    let features = once.run(program::IDS, &ids, program::CONTEXT)?;
+    once.end()?;
+    Ok((features, tokens.cut))
 }
 
 /// Scaled latents of the pictures, the means of the encoder's distributions: one list for each picture, or one for all
@@ -167,9 +166,9 @@ fn encode_pictures(
     model: &Model,
     request: &TrainRequest,
     size: LatentSize,
-    threads: usize,
+    backend: &mut dyn Backend,
 ) -> Result<Vec<Vec<f32>>, RuntimeError> {
-    let mut once = Once::new(model, program::encode(&model.vae, size.height, size.width), threads)?;
+    let mut once = Once::new(model, program::encode(&model.vae, size.height, size.width), backend)?;
     let (channels, factor) = (model.vae.latent_channels as usize, model.vae.factor());
     let scale = model.vae.scaling_factor as f32;
     let mut encoded = |picture: &Picture| {
@@ -179,22 +178,22 @@ fn encode_pictures(
         Ok::<Vec<f32>, RuntimeError>(means.map(|mean| mean * scale).collect())
     };
     let latents = request.images.iter().map(&mut encoded).collect::<Result<Vec<_>, _>>()?;
+    once.end()?;
     Ok(match request.subject {
         Subject::Pictures => latents,
         Subject::Clip { .. } => vec![latents.concat()],
     })
 }
 
-/// A program on a backend of its own, for what is computed before training.
-struct Once {
-    backend: CpuBackend,
-    program: crate::generate::ProgramId,
+/// A program that is loaded for what is computed before training.
+struct Once<'b> {
+    backend: &'b mut dyn Backend,
+    program: ProgramId,
     graph: Graph,
 }
 
-impl Once {
-    fn new(model: &Model, graph: Graph, threads: usize) -> Result<Self, RuntimeError> {
-        let mut backend = CpuBackend::new(threads);
+impl<'b> Once<'b> {
+    fn new(model: &Model, graph: Graph, backend: &'b mut dyn Backend) -> Result<Self, RuntimeError> {
         let program = backend.load(&graph, &model.weights)?;
         Ok(Self { backend, program, graph })
     }
@@ -207,5 +206,9 @@ impl Once {
         self.backend.run(self.program)?;
         self.backend.read(self.program, output, &mut result)?;
         Ok(result)
+    }
+
+    fn end(self) -> Result<(), RuntimeError> {
+        self.backend.unload(self.program)
     }
 }

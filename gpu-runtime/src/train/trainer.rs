@@ -1,17 +1,14 @@
 //! A denoising network whose adapters learn: noise is added to latents, and the network's error in predicting it lowered.
 
-use super::adapter::{Adapters, Pair, Scope, sites};
+use super::adapter::{Adapters, Pair, Scope};
 use super::optimizer::{AdamW, OptimizerSettings};
-use super::tape::{Tape, elements, read_weights, until};
+use super::program::{Loaded, Programs, TARGET};
 use crate::RuntimeError;
-use crate::graph::{Graph, TensorId};
+use crate::generate::Backend;
+use crate::model::Model;
 use crate::model::program::{self, LatentSize};
-use crate::model::{Model, MotionConfig, UnetConfig};
 use crate::schedule::embedding::{guidance_embedding, timestep_embedding};
-use crate::schedule::{Prediction, ScheduleConfig, StepCoefficients};
-
-/// Name of the network's prediction in the step's program.
-const PREDICTED: &str = "conv_out";
+use crate::schedule::{Prediction, ScheduleConfig};
 
 /// What is trained and how.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -58,12 +55,11 @@ pub struct StepReport {
     pub gradient_norm: f64,
 }
 
-/// Network, adapters and optimizer, on the CPU in f32.
-#[derive(Debug)]
-pub struct Trainer {
-    /// Text features to keys and values.
-    context: Tape,
-    step: Tape,
+/// Network, adapters and optimizer. The network runs on a backend, forward and backward; the adapters' own values and the
+/// optimizer's are here, in f32.
+pub struct Trainer<'b> {
+    backend: &'b mut dyn Backend,
+    programs: Loaded,
     adapters: Adapters,
     optimizer: AdamW,
     /// Share of signal variance at every timestep.
@@ -72,55 +68,12 @@ pub struct Trainer {
     timestep_channels: usize,
 }
 
-/// A program with the tensor that is wanted of it, and the inputs by which it is differentiated.
-struct Program {
-    graph: Graph,
-    result: TensorId,
-    leaves: Vec<TensorId>,
-}
-
-impl Program {
-    fn new(graph: Graph, result: &str, leaves: &[&str]) -> Self {
-        let find = |name: &str| graph.find(name).expect("programs have the tensors that their module names");
-        let (result, leaves) = (find(result), leaves.iter().map(|leaf| find(leaf)).collect());
-        Self { graph: until(graph, result), result, leaves }
-    }
-}
-
-/// Text features to keys and values; noised latents, with these, to a prediction.
-fn programs(unet: &UnetConfig, motion: Option<&MotionConfig>, size: LatentSize, tokens: u32) -> [Program; 2] {
-    let motion = motion.filter(|_| size.frames > 1);
-    [
-        Program::new(program::context(unet, tokens), program::CONTEXT_KV, &[]),
-        Program::new(program::step(unet, motion, size, tokens), PREDICTED, &[program::CONTEXT_KV]),
-    ]
-}
-
-/// What training holds in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TrainingBytes {
-    /// Weights of the network, in f32.
-    pub weights: u64,
-    /// Tensors that are kept for the way back.
-    pub tensors: u64,
-}
-
-impl TrainingBytes {
-    /// Counts a network and samples of a size, from configurations alone.
-    #[must_use]
-    pub fn of(unet: &UnetConfig, motion: Option<&MotionConfig>, size: LatentSize, tokens: u32) -> Self {
-        let parts = programs(unet, motion, size, tokens).map(|program| elements(&program.graph));
-        let [weights, tensors] = [0, 1].map(|part| parts.iter().map(|elements| 4 * elements[part]).sum());
-        Self { weights, tensors }
-    }
-}
-
-impl Trainer {
-    /// Reads the network's weights and gives it fresh adapters. With more than one frame the samples are clips and go
-    /// through the motion modules.
+impl<'b> Trainer<'b> {
+    /// Loads the network and gives it fresh adapters. With more than one frame the samples are clips and go through the
+    /// motion modules.
     ///
     /// # Errors
-    /// [`RuntimeError::BadModel`] when a weight does not fit.
+    /// [`RuntimeError::BadModel`] when a weight does not fit; [`RuntimeError::OutOfMemory`]; [`RuntimeError::Sticky`].
     ///
     /// # Panics
     /// When the context's length is not that of the model.
@@ -130,28 +83,25 @@ impl Trainer {
         conditions: &Conditions,
         size: LatentSize,
         settings: &Settings,
-        threads: usize,
+        backend: &'b mut dyn Backend,
     ) -> Result<Self, RuntimeError> {
-        let rank = settings.rank as usize;
-        let mut adapters = Adapters { rank, alpha: settings.alpha, layers: Vec::new() };
-        let mut tape = |Program { graph, result, leaves }: Program| {
-            let sites = sites(&graph, settings.scope, settings.seed, &mut adapters);
-            let weights = read_weights(&graph, &model.weights)?;
-            Ok::<_, RuntimeError>(Tape::new(graph, result, weights, sites, &leaves, threads))
-        };
-        let [context, step] = programs(&model.unet, model.motion.as_ref(), size, model.text.tokens);
-        let (mut context, mut step) = (tape(context)?, tape(step)?);
-        context.write(program::CONTEXT, &conditions.context);
-        // The prediction alone is wanted: latents enter as they are.
-        let plain =
-            StepCoefficients { input_scale: 1.0, dx: 0.0, de: 0.0, nx: 0.0, nd: 0.0, np: 0.0, nn: 0.0 };
-        step.write(program::SCALARS, &program::scalars(&plain));
+        let mut adapters =
+            Adapters { rank: settings.rank as usize, alpha: settings.alpha, layers: Vec::new() };
+        let programs = Programs::new(
+            &model.unet,
+            model.motion.as_ref(),
+            (size, model.text.tokens),
+            (settings.scope, settings.seed),
+            &mut adapters,
+        );
+        let mut programs = programs.load(&model.weights, backend)?;
+        programs.write(backend, program::CONTEXT, &conditions.context)?;
         if let (Some(channels), Some(guidance)) = (model.unet.guidance_channels, conditions.guidance) {
-            step.write(program::GUIDANCE, &guidance_embedding(guidance, channels as usize));
+            programs.write(backend, program::GUIDANCE, &guidance_embedding(guidance, channels as usize))?;
         }
         Ok(Self {
-            context,
-            step,
+            backend,
+            programs,
             optimizer: AdamW::new(settings.optimizer, &adapters),
             adapters,
             variances: schedule.signal_variances(),
@@ -168,80 +118,86 @@ impl Trainer {
 
     /// The same, to be changed: for comparisons with other implementations.
     pub fn adapters_mut(&mut self) -> &mut Adapters {
+        self.programs.forget_adapters();
         &mut self.adapters
     }
 
-    /// Bytes of weights and of all tensors that are kept for the way back; gradients need about as much as the largest
-    /// few of them.
+    /// Bytes that the backend holds.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.context.bytes() + self.step.bytes()
+        self.backend.memory().used
     }
 
     /// Elements of one sample's latents.
     #[must_use]
     pub fn sample_elements(&self) -> usize {
-        self.step.elements(program::LATENTS)
+        self.programs.sample_elements()
     }
 
     /// What the network with its adapters predicts in noised latents.
     ///
+    /// # Errors
+    /// [`RuntimeError::Sticky`] when the device has failed.
+    ///
     /// # Panics
     /// When the number of latents is not [`Trainer::sample_elements`].
-    pub fn predict(&mut self, noised: &[f32], timestep: u32) -> &[f32] {
-        self.context.forward(&self.adapters);
-        self.step.write(program::CONTEXT_KV, self.context.result());
+    pub fn predict(&mut self, noised: &[f32], timestep: u32) -> Result<Vec<f32>, RuntimeError> {
+        self.ask(noised, timestep)?;
+        self.programs.predict(self.backend, &self.adapters)
+    }
+
+    fn ask(&mut self, noised: &[f32], timestep: u32) -> Result<(), RuntimeError> {
         let timestep = timestep_embedding(f64::from(timestep), self.timestep_channels, true, 0.0);
-        self.step.write(program::TIMESTEP, &timestep);
-        self.step.write(program::LATENTS, noised);
-        self.step.forward(&self.adapters);
-        self.step.result()
+        self.programs.write(self.backend, program::TIMESTEP, &timestep)?;
+        self.programs.write(self.backend, program::LATENTS, noised)
     }
 
     /// Mean squared error of the prediction for one sample.
     ///
+    /// # Errors
+    /// As [`Trainer::predict`].
+    ///
     /// # Panics
     /// As [`Trainer::predict`], and when the timestep is beyond those of training.
-    pub fn loss(&mut self, sample: &Sample) -> f64 {
+    pub fn loss(&mut self, sample: &Sample) -> Result<f64, RuntimeError> {
         let (noised, target) = self.task(sample);
-        let errors = self.predict(&noised, sample.timestep).iter().zip(&target);
-        let sum: f64 = errors.map(|(got, wanted)| (f64::from(*got) - f64::from(*wanted)).powi(2)).sum();
-        sum / target.len() as f64
+        Ok(mean_square(&self.predict(&noised, sample.timestep)?, &target))
     }
 
     /// Mean loss of samples, and its gradients, one pair for each layer of the adapters.
     ///
+    /// # Errors
+    /// As [`Trainer::predict`].
+    ///
     /// # Panics
     /// As [`Trainer::loss`].
-    pub fn gradients(&mut self, samples: &[Sample]) -> (f64, Vec<Pair>) {
+    pub fn gradients(&mut self, samples: &[Sample]) -> Result<(f64, Vec<Pair>), RuntimeError> {
         let mut gradients: Vec<_> = self.adapters.layers.iter().map(|layer| layer.pair.zeros()).collect();
         let mut loss = 0.0;
         for sample in samples {
-            loss += self.loss(sample) / samples.len() as f64;
-            let (_, target) = self.task(sample);
+            let (noised, target) = self.task(sample);
+            self.ask(&noised, sample.timestep)?;
+            self.programs.write(self.backend, TARGET, &target)?;
             let factor = 2.0 / (target.len() * samples.len()) as f64;
-            let of_prediction: Vec<f32> = self
-                .step
-                .result()
-                .iter()
-                .zip(&target)
-                .map(|(got, wanted)| (factor * (f64::from(*got) - f64::from(*wanted))) as f32)
-                .collect();
-            for of_context in self.step.backward(&of_prediction, &self.adapters, &mut gradients) {
-                self.context.backward(&of_context, &self.adapters, &mut gradients);
-            }
+            let predicted =
+                self.programs.differentiate(self.backend, &self.adapters, factor, &mut gradients)?;
+            loss += mean_square(&predicted, &target) / samples.len() as f64;
         }
-        (loss, gradients)
+        Ok((loss, gradients))
     }
 
     /// One step of the optimizer on the mean loss of samples.
     ///
+    /// # Errors
+    /// As [`Trainer::predict`].
+    ///
     /// # Panics
     /// As [`Trainer::loss`].
-    pub fn step(&mut self, samples: &[Sample]) -> StepReport {
-        let (loss, gradients) = self.gradients(samples);
+    pub fn step(&mut self, samples: &[Sample]) -> Result<StepReport, RuntimeError> {
+        let (loss, gradients) = self.gradients(samples)?;
         let gradient_norm = self.optimizer.step(&mut self.adapters, &gradients);
-        StepReport { loss, gradient_norm }
+        self.programs.forget_adapters();
+        Ok(StepReport { loss, gradient_norm })
     }
 
     /// Noised latents, and what the model is to predict in them.
@@ -262,4 +218,9 @@ impl Trainer {
         };
         (both(signal, noise), target)
     }
+}
+
+fn mean_square(got: &[f32], wanted: &[f32]) -> f64 {
+    let squares = got.iter().zip(wanted).map(|(got, wanted)| (f64::from(*got) - f64::from(*wanted)).powi(2));
+    squares.sum::<f64>() / wanted.len() as f64
 }

@@ -16,7 +16,7 @@ pub(super) fn table(
     let read = |name: &str, dims: &[u32], layout| {
         let name = format!("{path}.{name}");
         let part = WeightPart { name: name.clone(), rows: dims[0], source: PartSource::Stored };
-        weights.f32(&WeightUse { name, parts: vec![part], dims: dims.to_vec(), layout })
+        weights.f32(&WeightUse { name, parts: vec![part], dims: dims.to_vec(), layout, turned: false })
     };
     let matrices = [
         read("linear_1.weight", &[hidden, channels], WeightLayout::Matrix)?,

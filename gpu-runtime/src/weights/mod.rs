@@ -136,6 +136,7 @@ impl Weights {
             parts: vec![WeightPart { name: mixing.factor.clone(), rows: 1, source: PartSource::Stored }],
             dims: vec![1],
             layout: WeightLayout::Vector,
+            turned: false,
         };
         let factor = f64::from(self.f32(&one)?[0]);
         let share = 1.0 / (1.0 + libm::exp(if mixing.complement { factor } else { -factor }));

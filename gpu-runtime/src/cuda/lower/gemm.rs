@@ -136,6 +136,7 @@ impl Lowering<'_> {
             Op::Conv2d { .. } => (self.conv(op), true),
             Op::TemporalConv { .. } => (self.temporal_conv(op), true),
             Op::Linear { .. } => (self.linear(op), false),
+            Op::Product { .. } => (self.product(op), false),
             _ => unreachable!("only products come here"),
         };
         if let Some(out) = gated {
@@ -267,14 +268,27 @@ impl Lowering<'_> {
         let Op::Linear { out, input, weight, bias, residual } = op else {
             unreachable!("called for linear layers")
         };
-        let (to, from) = (self.shape(*out), self.shape(*input));
+        let bias = bias.map_or(0, |id| self.weight(id));
+        Gemm { bias, ..self.rows_times(*out, *input, self.weight(*weight), *residual) }
+    }
+
+    /// A linear layer whose matrix is a tensor.
+    fn product(&self, op: &Op) -> Gemm {
+        let Op::Product { out, left, right, residual } = op else { unreachable!("called for products") };
+        // Rows of a weight are padded when it is loaded, those of a tensor are not.
+        let columns = self.shape(*right).channels;
+        assert!(columns.is_multiple_of(8), "{columns} columns of `{}`", self.graph.tensor(*right).name);
+        self.rows_times(*out, *left, self.at(*right), *residual)
+    }
+
+    fn rows_times(&self, out: TensorId, input: TensorId, matrix: u64, residual: Option<TensorId>) -> Gemm {
+        let (to, from) = (self.shape(out), self.shape(input));
         let padded = channels_padded(from.channels);
         Gemm {
-            input: self.at(*input),
-            weight: self.weight(*weight),
-            bias: bias.map_or(0, |id| self.weight(id)),
+            input: self.at(input),
+            weight: matrix,
             residual: residual.map_or(0, |id| self.at(id)),
-            out: self.at(*out),
+            out: self.at(out),
             partial: self.addresses.workspace,
             rows: narrow(to.rows()),
             columns: to.channels,

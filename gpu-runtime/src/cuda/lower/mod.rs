@@ -3,6 +3,7 @@
 mod attention;
 mod elementwise;
 mod gemm;
+mod gradient;
 mod norm;
 
 use super::arguments::{Arguments, Launch};
@@ -50,7 +51,10 @@ pub fn lower(graph: &Graph, addresses: &Addresses, target: Target) -> Lowered {
     for (at, op) in graph.ops.iter().enumerate() {
         match op {
             Op::Linear { .. } if gates.absorbs(at) => {}
-            Op::Conv2d { .. } | Op::TemporalConv { .. } | Op::Linear { .. } => lowering.gemm(op, None),
+            Op::Conv2d { .. } | Op::TemporalConv { .. } | Op::Linear { .. } | Op::Product { .. } => {
+                lowering.gemm(op, None);
+            }
+            Op::Gradient(gradient) => lowering.gradient(gradient),
             Op::Geglu { out, .. } if gates.linear_of.contains_key(&at) => {
                 lowering.gemm(&graph.ops[gates.linear_of[&at]], Some(*out));
             }

@@ -1,6 +1,7 @@
 //! Builds a graph operation by operation: infers shapes and asserts that operands fit. A misfit is a bug of the model
 //! definition; configurations are checked before they come here.
 
+mod gradients;
 mod products;
 mod rows;
 
@@ -100,6 +101,19 @@ impl Builder {
         }
     }
 
+    /// Goes on with a finished graph.
+    #[must_use]
+    pub fn resume(graph: Graph) -> Self {
+        let id = |index: usize| WeightId(u32::try_from(index).expect("a graph has few weights"));
+        Self {
+            names: graph.tensors.iter().map(|tensor| tensor.name.clone()).collect(),
+            weights: graph.weights.iter().enumerate().map(|(at, used)| (used.name.clone(), id(at))).collect(),
+            component: String::new(),
+            mixing: None,
+            graph,
+        }
+    }
+
     /// Multiplies the weights and biases of all layers that follow by a learned share, until `None` is set. The number
     /// `factor` is stored in the current component.
     pub fn mix(&mut self, factor: Option<(&str, bool)>) {
@@ -187,8 +201,13 @@ impl Builder {
             .map(|(path, rows)| WeightPart { name: full(path), rows: *rows, source: source() })
             .collect();
         let suffix = if self.mixing.is_some() { " mixed" } else { "" };
-        let wanted =
-            WeightUse { name: format!("{}{suffix}", full(name)), parts, dims: dims.to_vec(), layout };
+        let wanted = WeightUse {
+            name: format!("{}{suffix}", full(name)),
+            parts,
+            dims: dims.to_vec(),
+            layout,
+            turned: false,
+        };
         self.used(wanted)
     }
 

@@ -114,7 +114,7 @@ impl Builder {
         out
     }
 
-    fn assert_residual(&self, name: &str, residual: Option<TensorId>, shape: Shape) {
+    pub(super) fn assert_residual(&self, name: &str, residual: Option<TensorId>, shape: Shape) {
         if let Some(residual) = residual {
             assert_eq!(self.shape(residual), shape, "residual of `{name}`");
         }

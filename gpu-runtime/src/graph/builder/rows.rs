@@ -85,6 +85,7 @@ impl Builder {
             parts: vec![WeightPart { name: full, rows: frames, source }],
             dims: vec![frames, shape.channels],
             layout: WeightLayout::Table,
+            turned: false,
         });
         let out = self.scratch(name, shape);
         self.graph.ops.push(Op::AddFrameTable { out, input, table, frames });

@@ -3,7 +3,7 @@
 //! With x̂ = (x - mean) / deviation and g the gradient of x̂ (after gamma), the gradient of x is
 //! (g - mean(g) - x̂ · mean(g · x̂)) / deviation, means over the values that share statistics.
 
-use crate::cpu::for_blocks;
+use super::super::parallel::for_blocks;
 use crate::graph::Shape;
 
 /// A group normalisation beside its input.
@@ -48,12 +48,18 @@ fn shared(
 }
 
 /// Over `frames_together` frames × positions × channels of a group.
-pub(super) fn group_norm(of_out: &[f32], input: &[f32], g: Groups<'_>, threads: usize) -> Vec<f32> {
+pub(super) fn group_norm(
+    of_input: &mut [f32],
+    of_out: &[f32],
+    input: &[f32],
+    residual: Option<&[f32]>,
+    g: Groups<'_>,
+    threads: usize,
+) {
     let channels = g.shape.channels as usize;
     let within = channels / g.groups;
     let part = g.frames_together * g.shape.positions() as usize * channels;
-    let mut of_input = vec![0.0; input.len()];
-    for_blocks(&mut of_input, part, threads, 8 * input.len() as u64, |index, block| {
+    for_blocks(of_input, part, threads, 8 * input.len() as u64, |index, block| {
         let (input, of_out) = (&input[index * part..][..part], &of_out[index * part..][..part]);
         for group in 0..g.groups {
             let at = |n: usize| n / within * channels + group * within + n % within;
@@ -63,20 +69,33 @@ pub(super) fn group_norm(of_out: &[f32], input: &[f32], g: Groups<'_>, threads: 
                 f64::from(of_out[at]) * slope * gamma
             });
         }
+        add(block, residual, index * part);
     });
-    of_input
+}
+
+/// Adds the values from `first` on, where there are some.
+fn add(block: &mut [f32], residual: Option<&[f32]>, first: usize) {
+    if let Some(residual) = residual {
+        block.iter_mut().zip(&residual[first..]).for_each(|(value, more)| *value += more);
+    }
 }
 
 /// Over the channels of each row.
-pub(super) fn layer_norm(of_out: &[f32], input: &[f32], gamma: &[f32], eps: f32, threads: usize) -> Vec<f32> {
+pub(super) fn layer_norm(
+    of_input: &mut [f32],
+    of_out: &[f32],
+    input: &[f32],
+    residual: Option<&[f32]>,
+    (gamma, eps): (&[f32], f32),
+    threads: usize,
+) {
     let channels = gamma.len();
-    let mut of_input = vec![0.0; input.len()];
-    for_blocks(&mut of_input, channels, threads, 8 * input.len() as u64, |index, block| {
-        let row = |values: &'_ [f32]| index * channels..(index * channels + channels).min(values.len());
-        let (input, of_out) = (&input[row(input)], &of_out[row(of_out)]);
+    for_blocks(of_input, channels, threads, 8 * input.len() as u64, |index, block| {
+        let (input, of_out) =
+            (&input[index * channels..][..channels], &of_out[index * channels..][..channels]);
         shared(block, input, channels, eps, |n| n, |at, _| f64::from(of_out[at]) * f64::from(gamma[at]));
+        add(block, residual, index * channels);
     });
-    of_input
 }
 
 /// d/dx of x · s with s = 1 / (1 + exp(-x)): s · (1 + x · (1 - s)).
