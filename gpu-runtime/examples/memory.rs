@@ -10,10 +10,13 @@ use gpu_runtime::cuda::{Target, memory_of};
 use gpu_runtime::graph::{Arena, Cost, Graph};
 use gpu_runtime::model::program::{self, LatentSize};
 use gpu_runtime::model::{MotionConfig, TextConfig, UnetConfig, VaeConfig};
-use gpu_runtime::train::TrainingBytes;
+use gpu_runtime::train::{Scope, TrainingBytes};
 
 /// Frames and side of the frames in pixels.
 const KINDS: [(u32, u32); 5] = [(1, 512), (8, 256), (16, 256), (8, 512), (16, 512)];
+
+/// Rank of the adapters that are trained.
+const RANK: u32 = 4;
 
 /// What the workspace of kernels depends on.
 const H100: Target = Target { processors: 132, warpgroups: true };
@@ -52,9 +55,9 @@ fn read(paths: &[String]) -> Result<Configurations, RuntimeError> {
 
 fn print(of: &Configurations) {
     println!(
-        "| frames | size | TFLOP per step | weights GB | tensors GB | GPU (bf16) GB | CPU (f32) GB | training (CPU) GB |"
+        "| frames | size | TFLOP per step | weights GB | tensors GB | GPU (bf16) GB | CPU (f32) GB | training, GPU GB | training, CPU GB |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     for (frames, side) in KINDS {
         if frames > 1 && of.motion.is_none() {
             continue;
@@ -79,15 +82,20 @@ fn print(of: &Configurations) {
             (graph.parameters() * 4, plan.bytes + plan.resident_bytes)
         };
         let cpu = programs.iter().map(on_cpu).fold((0, 0), both);
-        let training = TrainingBytes::of(&of.unet, motion, size, of.text.tokens);
+        let training = [2, 4].map(|element_bytes| {
+            let of_rank = (RANK, Scope::SpatialAndMotion);
+            let bytes = TrainingBytes::of(&of.unet, motion, (size, of.text.tokens), of_rank, element_bytes);
+            giga(bytes.weights + bytes.tensors)
+        });
         println!(
-            "| {frames} | {side} x {side} | {:.3} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            "| {frames} | {side} x {side} | {:.3} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
             flops as f64 / 1e12,
             giga(gpu.0),
             giga(gpu.1),
             giga(gpu.0 + gpu.1),
             giga(cpu.0 + cpu.1),
-            giga(training.weights + training.tensors),
+            training[0],
+            training[1],
         );
     }
 }

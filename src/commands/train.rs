@@ -104,11 +104,6 @@ struct Learned<'a> {
 
 /// Runs `headroom train`.
 pub(crate) fn run(args: &TrainArgs, screen: &Screen) -> Result<(), Failure> {
-    if args.parts.device == Device::Cuda {
-        let message = "training on a GPU is not built";
-        return Err(Failure::new(Status::Usage, "train::device", message)
-            .with_help("`--device cpu` trains on the CPU"));
-    }
     let read = |path: &PathBuf| Picture::read_file(path, ReadLimits::default());
     let request = TrainRequest {
         images: args.images.iter().map(read).collect::<Result<_, _>>()?,

@@ -1,14 +1,20 @@
-//! Every backward rule against differences of the forward pass, element by element, at small odd extents.
+//! Every rule of the way back against differences of the way there, element by element, at small odd extents.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+
+use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use super::adapter::{Adapters, Layer, Pair, Scope, sites};
-use super::tape::Tape;
+use super::attach::{Joint, attach};
+use super::reverse::{Ends, UNITS, UNITS_NAME, reverse};
+use crate::cpu::CpuBackend;
+use crate::generate::{Backend, ProgramId};
 use crate::graph::{
     ActivationFunction, AttentionPattern, Builder, Conv, Graph, GroupNormSpec, LinearSpec, Pad, Precision,
     Shape, TensorId, View, WeightLayout,
 };
 use crate::noise::Noise;
+use crate::weights::{Component, Weights};
 
 /// Step of the differences. Their error is of fourth order, so that rounding to f32 is the larger part.
 const STEP: f32 = 0.04;
@@ -20,30 +26,99 @@ fn normals(stream: &str, count: usize) -> Vec<f32> {
     Noise::new(5, stream).take(count)
 }
 
-/// A tape over all inputs of a graph, with random weights. KRSC or not does not matter to random values.
-fn tape(graph: Graph, adapters: &mut Adapters) -> Tape {
-    let result = graph.outputs[0];
-    let weights = graph.weights.iter().map(|wanted| {
-        let values = normals(&wanted.name, wanted.elements() as usize);
+/// Random weights for all that a graph names.
+fn weights(graph: &Graph) -> (Weights, tempfile::TempDir) {
+    let mut stored: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
+    for wanted in &graph.weights {
         let scale = match wanted.layout {
             WeightLayout::Vector | WeightLayout::Table => 0.5,
             WeightLayout::Matrix | WeightLayout::Convolution => (wanted.row_elements() as f32).sqrt().recip(),
         };
-        Arc::new(values.iter().map(|value| value * scale).collect())
-    });
-    let weights = weights.collect();
-    let found = sites(&graph, Scope::SpatialAndMotion, 3, adapters);
-    for layer in &mut adapters.layers {
-        layer.pair.up = normals(&format!("up {}", layer.name), layer.pair.up.len());
+        for part in &wanted.parts {
+            let name = part.name.strip_prefix("unet/").unwrap().to_owned();
+            let dims = [&[part.rows][..], &wanted.dims[1..]].concat();
+            let dims: Vec<_> = dims.into_iter().map(|extent| extent as usize).collect();
+            let values = normals(&name, dims.iter().product());
+            let bytes = values.iter().flat_map(|value| (value * scale).to_le_bytes()).collect();
+            stored.insert(name, (dims, bytes));
+        }
     }
-    let inputs = graph.inputs.clone();
-    Tape::new(graph, result, weights, found, &inputs, 2)
+    let view = |(dims, bytes)| TensorView::new(Dtype::F32, dims, bytes).unwrap();
+    let views = stored.iter().map(|(name, (dims, bytes))| (name, view((dims.clone(), bytes))));
+    let folder = tempfile::tempdir().unwrap();
+    let file = serialize(views, None).unwrap();
+    std::fs::write(folder.path().join("diffusion_pytorch_model.safetensors"), file).unwrap();
+    let mut weights = Weights::new();
+    weights.add(Component::Unet, folder.path()).unwrap();
+    (weights, folder)
 }
 
-/// Σ weight · result, a number whose gradient by the result is `weight`.
-fn number(tape: &mut Tape, adapters: &Adapters, weight: &[f32]) -> f64 {
-    tape.forward(adapters);
-    tape.result().iter().zip(weight).map(|(value, weight)| f64::from(*value) * f64::from(*weight)).sum()
+/// A graph with the way back to all its inputs that are not scalars, and to its adapters.
+struct Way {
+    backend: CpuBackend,
+    graph: Graph,
+    id: ProgramId,
+    result: TensorId,
+    of_result: TensorId,
+    joints: Vec<Joint>,
+    /// Gradients of the inputs, then of each joint's down and up.
+    gradients: Vec<Option<TensorId>>,
+}
+
+impl Way {
+    fn new(graph: Graph, inputs: &[TensorId], adapters: &mut Adapters) -> Self {
+        let result = graph.outputs[0];
+        let found = sites(&graph, Scope::SpatialAndMotion, 3, adapters);
+        for layer in &mut adapters.layers {
+            layer.pair.up = normals(&format!("up {}", layer.name), layer.pair.up.len());
+        }
+        let (graph, joints) = attach(graph, &found, adapters);
+        let mut b = Builder::resume(graph);
+        let of_result = b.input("of result", b.shape(result), Precision::Model);
+        let matrices = joints.iter().flat_map(|joint| [joint.down, joint.up]);
+        let leaves: Vec<_> = inputs.iter().copied().chain(matrices).collect();
+        let turned = joints
+            .iter()
+            .flat_map(|joint| [(joint.down, joint.down_turned), (joint.up, joint.up_turned)])
+            .collect();
+        let (graph, gradients) =
+            reverse(b, &Ends { result, of_result, leaves: &leaves, turned: &turned });
+        let (weights, _folder) = weights(&graph);
+        let mut backend = CpuBackend::new(2);
+        let id = backend.load(&graph, &weights).unwrap();
+        if let Some(units) = graph.find(UNITS_NAME) {
+            backend.write(id, units, &UNITS).unwrap();
+        }
+        Self { backend, graph, id, result, of_result, joints, gradients }
+    }
+
+    fn elements(&self, tensor: TensorId) -> usize {
+        self.graph.tensor(tensor).shape.elements() as usize
+    }
+
+    fn write(&mut self, tensor: TensorId, values: &[f32]) {
+        self.backend.write(self.id, tensor, values).unwrap();
+    }
+
+    fn run(&mut self, adapters: &Adapters) {
+        for joint in &self.joints {
+            joint.write(&mut self.backend, self.id, adapters, true).unwrap();
+        }
+        self.backend.run(self.id).unwrap();
+    }
+
+    fn read(&mut self, tensor: TensorId) -> Vec<f32> {
+        let mut values = vec![0.0; self.elements(tensor)];
+        self.backend.read(self.id, tensor, &mut values).unwrap();
+        values
+    }
+
+    /// Σ weight · result, a number whose gradient by the result is `weight`.
+    fn number(&mut self, adapters: &Adapters, weight: &[f32]) -> f64 {
+        self.run(adapters);
+        let values = self.read(self.result);
+        values.iter().zip(weight).map(|(value, weight)| f64::from(*value) * f64::from(*weight)).sum()
+    }
 }
 
 /// (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h.
@@ -68,41 +143,51 @@ fn check(what: &str, build: impl FnOnce(&mut Builder) -> TensorId) {
     let out = build(&mut builder);
     builder.output(out);
     let graph = builder.finish();
-    let names: Vec<_> = graph.inputs.iter().map(|&id| graph.tensor(id).name.clone()).collect();
-    // Scalars of a combination are data, not something that is differentiated by.
-    let scalars: Vec<_> =
-        graph.inputs.iter().map(|&id| graph.tensor(id).precision == Precision::Single).collect();
+    // Scalars of a combination are data, not something that is differentiated by; what is added to a convolution's
+    // channels has no rule.
+    let is_data = |id: &TensorId| graph.tensor(*id).precision == Precision::Single || graph.tensor(*id).name == "rows";
+    let (data, by): (Vec<_>, Vec<_>) = graph.inputs.iter().copied().partition(is_data);
     let mut adapters = Adapters { rank: 2, alpha: 3.0, layers: Vec::new() };
-    let mut tape = tape(graph, &mut adapters);
-    let mut inputs: Vec<_> = names.iter().map(|name| normals(name, tape.elements(name))).collect();
-    names.iter().zip(&inputs).for_each(|(name, values)| tape.write(name, values));
-    let weight = normals("weight", tape.result().len());
-    number(&mut tape, &adapters, &weight);
-    let mut gradients: Vec<_> = adapters.layers.iter().map(|layer| layer.pair.zeros()).collect();
-    let of_inputs = tape.backward(&weight, &adapters, &mut gradients);
+    let mut way = Way::new(graph, &by, &mut adapters);
+    let mut fill = |id: TensorId| {
+        let values = normals(&way.graph.tensor(id).name, way.elements(id));
+        way.write(id, &values);
+        values
+    };
+    data.into_iter().for_each(|id| drop(fill(id)));
+    let mut inputs: Vec<_> = by.iter().map(|&id| fill(id)).collect();
+    let weight = normals("weight", way.elements(way.result));
+    way.write(way.of_result, &weight);
+    way.run(&adapters);
+    let gradients: Vec<_> = way.gradients.clone().into_iter().map(|id| way.read(id.unwrap())).collect();
+    let (of_inputs, of_matrices) = gradients.split_at(by.len());
+    let mut of_layers: Vec<_> = adapters.layers.iter().map(|layer| layer.pair.zeros()).collect();
+    for (joint, [of_down, of_up]) in way.joints.iter().zip(of_matrices.as_chunks().0) {
+        joint.add(of_down, of_up, &adapters, &mut of_layers);
+    }
 
-    for (input, name) in names.iter().enumerate().filter(|(input, _)| !scalars[*input]) {
+    for (input, &id) in by.iter().enumerate() {
         let differences: Vec<_> = (0..inputs[input].len())
             .map(|element| {
                 let centre = inputs[input][element];
                 let slope = difference(|step| {
                     inputs[input][element] = centre + step;
-                    tape.write(name, &inputs[input]);
-                    number(&mut tape, &adapters, &weight)
+                    way.write(id, &inputs[input]);
+                    way.number(&adapters, &weight)
                 });
                 inputs[input][element] = centre;
-                tape.write(name, &inputs[input]);
+                way.write(id, &inputs[input]);
                 slope
             })
             .collect();
-        compare(&format!("{what} by {name}"), &of_inputs[input], &differences);
+        compare(&format!("{what} by {}", way.graph.tensor(id).name), &of_inputs[input], &differences);
     }
     let matrix = |adapters: &mut Adapters, layer: usize, up: bool, element: usize, value: Option<f32>| {
         let Pair { down, up: raised } = &mut adapters.layers[layer].pair;
         let place = if up { &mut raised[element] } else { &mut down[element] };
         std::mem::replace(place, value.unwrap_or(*place))
     };
-    for (layer, gradient) in gradients.iter().enumerate() {
+    for (layer, gradient) in of_layers.iter().enumerate() {
         let Layer { name, pair, .. } = &adapters.layers[layer];
         let (name, lengths) = (name.clone(), [pair.down.len(), pair.up.len()]);
         for (up, length) in [false, true].into_iter().zip(lengths) {
@@ -111,7 +196,7 @@ fn check(what: &str, build: impl FnOnce(&mut Builder) -> TensorId) {
                     let centre = matrix(&mut adapters, layer, up, element, None);
                     let slope = difference(|step| {
                         matrix(&mut adapters, layer, up, element, Some(centre + step));
-                        number(&mut tape, &adapters, &weight)
+                        way.number(&adapters, &weight)
                     });
                     matrix(&mut adapters, layer, up, element, Some(centre));
                     slope

@@ -29,7 +29,7 @@ const GUIDANCE_USUAL: f64 = 8.0;
 pub fn train(
     source: &ModelSource,
     request: &TrainRequest,
-    backend: &mut dyn Backend,
+    mut backend: Box<dyn Backend>,
     progress: &mut dyn FnMut(TrainProgress),
     cancel: &CancelToken,
 ) -> Result<Trained, RuntimeError> {
@@ -44,8 +44,8 @@ pub fn train(
     let size = model.latent_size(frames, width, height)?;
     let guidance = guidance(&model, request.guidance)?;
     let schedule = SchedulerFile::load(&source.folder.join("scheduler"))?.resolve(request.sampler)?;
-    let (context, tokens_cut) = encode_prompt(&model, &request.prompt, backend)?;
-    let lessons = encode_pictures(&model, request, size, backend)?;
+    let (context, tokens_cut) = encode_prompt(&model, &request.prompt, &mut *backend)?;
+    let lessons = encode_pictures(&model, request, size, &mut *backend)?;
     let settings = Settings {
         rank: request.rank,
         alpha: request.alpha.map_or(request.rank as f32, |alpha| alpha as f32),
@@ -121,7 +121,7 @@ impl Lessons {
     }
 
     /// Mean loss of the fixed samples.
-    fn judge(&self, trainer: &mut Trainer<'_>) -> Result<f64, RuntimeError> {
+    fn judge(&self, trainer: &mut Trainer) -> Result<f64, RuntimeError> {
         let mut sum = 0.0;
         for probe in 0..PROBES {
             let timestep = (2 * probe + 1) * self.timesteps / (2 * PROBES);

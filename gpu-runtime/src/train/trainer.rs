@@ -57,8 +57,8 @@ pub struct StepReport {
 
 /// Network, adapters and optimizer. The network runs on a backend, forward and backward; the adapters' own values and the
 /// optimizer's are here, in f32.
-pub struct Trainer<'b> {
-    backend: &'b mut dyn Backend,
+pub struct Trainer {
+    backend: Box<dyn Backend>,
     programs: Loaded,
     adapters: Adapters,
     optimizer: AdamW,
@@ -68,7 +68,7 @@ pub struct Trainer<'b> {
     timestep_channels: usize,
 }
 
-impl<'b> Trainer<'b> {
+impl Trainer {
     /// Loads the network and gives it fresh adapters. With more than one frame the samples are clips and go through the
     /// motion modules.
     ///
@@ -83,7 +83,7 @@ impl<'b> Trainer<'b> {
         conditions: &Conditions,
         size: LatentSize,
         settings: &Settings,
-        backend: &'b mut dyn Backend,
+        mut backend: Box<dyn Backend>,
     ) -> Result<Self, RuntimeError> {
         let mut adapters =
             Adapters { rank: settings.rank as usize, alpha: settings.alpha, layers: Vec::new() };
@@ -94,10 +94,10 @@ impl<'b> Trainer<'b> {
             (settings.scope, settings.seed),
             &mut adapters,
         );
-        let mut programs = programs.load(&model.weights, backend)?;
-        programs.write(backend, program::CONTEXT, &conditions.context)?;
+        let mut programs = programs.load(&model.weights, &mut *backend)?;
+        programs.write(&mut *backend, program::CONTEXT, &conditions.context)?;
         if let (Some(channels), Some(guidance)) = (model.unet.guidance_channels, conditions.guidance) {
-            programs.write(backend, program::GUIDANCE, &guidance_embedding(guidance, channels as usize))?;
+            programs.write(&mut *backend, program::GUIDANCE, &guidance_embedding(guidance, channels as usize))?;
         }
         Ok(Self {
             backend,
@@ -143,13 +143,13 @@ impl<'b> Trainer<'b> {
     /// When the number of latents is not [`Trainer::sample_elements`].
     pub fn predict(&mut self, noised: &[f32], timestep: u32) -> Result<Vec<f32>, RuntimeError> {
         self.ask(noised, timestep)?;
-        self.programs.predict(self.backend, &self.adapters)
+        self.programs.predict(&mut *self.backend, &self.adapters)
     }
 
     fn ask(&mut self, noised: &[f32], timestep: u32) -> Result<(), RuntimeError> {
         let timestep = timestep_embedding(f64::from(timestep), self.timestep_channels, true, 0.0);
-        self.programs.write(self.backend, program::TIMESTEP, &timestep)?;
-        self.programs.write(self.backend, program::LATENTS, noised)
+        self.programs.write(&mut *self.backend, program::TIMESTEP, &timestep)?;
+        self.programs.write(&mut *self.backend, program::LATENTS, noised)
     }
 
     /// Mean squared error of the prediction for one sample.
@@ -177,10 +177,10 @@ impl<'b> Trainer<'b> {
         for sample in samples {
             let (noised, target) = self.task(sample);
             self.ask(&noised, sample.timestep)?;
-            self.programs.write(self.backend, TARGET, &target)?;
+            self.programs.write(&mut *self.backend, TARGET, &target)?;
             let factor = 2.0 / (target.len() * samples.len()) as f64;
             let predicted =
-                self.programs.differentiate(self.backend, &self.adapters, factor, &mut gradients)?;
+                self.programs.differentiate(&mut *self.backend, &self.adapters, factor, &mut gradients)?;
             loss += mean_square(&predicted, &target) / samples.len() as f64;
         }
         Ok((loss, gradients))
