@@ -5,12 +5,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use gpu_runtime::RuntimeError;
 use gpu_runtime::cuda::{Target, memory_of};
-use gpu_runtime::graph::{Arena, Cost, Graph};
+use gpu_runtime::graph::{Cost, Graph};
 use gpu_runtime::model::program::{self, LatentSize};
 use gpu_runtime::model::{MotionConfig, TextConfig, UnetConfig, VaeConfig};
 use gpu_runtime::train::{Scope, TrainingBytes};
+use gpu_runtime::{RuntimeError, cpu};
 
 /// Frames and side of the frames in pixels.
 const KINDS: [(u32, u32); 5] = [(1, 512), (8, 256), (16, 256), (8, 512), (16, 512)];
@@ -77,25 +77,21 @@ fn print(of: &Configurations) {
         let giga = |bytes: u64| bytes as f64 / 1e9;
         let both = |(weights, tensors): (u64, u64), graph: (u64, u64)| (weights + graph.0, tensors + graph.1);
         let gpu = programs.iter().map(|graph| memory_of(graph, H100)).fold((0, 0), both);
-        let on_cpu = |graph: &Graph| {
-            let plan = Arena::plan(graph, 4);
-            (graph.parameters() * 4, plan.bytes + plan.resident_bytes)
-        };
-        let cpu = programs.iter().map(on_cpu).fold((0, 0), both);
-        let training = [2, 4].map(|element_bytes| {
+        let on_cpu = programs.iter().map(cpu::memory_of).fold((0, 0), both);
+        let training = |memory_of: &dyn Fn(&Graph) -> (u64, u64)| {
             let of_rank = (RANK, Scope::SpatialAndMotion);
-            let bytes = TrainingBytes::of(&of.unet, motion, (size, of.text.tokens), of_rank, element_bytes);
+            let bytes = TrainingBytes::of(&of.unet, motion, (size, of.text.tokens), of_rank, memory_of);
             giga(bytes.weights + bytes.tensors)
-        });
+        };
         println!(
             "| {frames} | {side} x {side} | {:.3} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
             flops as f64 / 1e12,
             giga(gpu.0),
             giga(gpu.1),
             giga(gpu.0 + gpu.1),
-            giga(cpu.0 + cpu.1),
-            training[0],
-            training[1],
+            giga(on_cpu.0 + on_cpu.1),
+            training(&|graph| memory_of(graph, H100)),
+            training(&cpu::memory_of),
         );
     }
 }

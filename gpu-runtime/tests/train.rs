@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod golden;
+mod lessons;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use golden::{Recorded, fixtures, recorded, recorded_file, relative_error};
+use golden::{recorded, relative_error};
 use gpu_runtime::RuntimeError;
 use gpu_runtime::cpu::CpuBackend;
 use gpu_runtime::generate::{Backend, CancelToken};
@@ -17,66 +17,18 @@ use gpu_runtime::model::program::{self, LatentSize};
 use gpu_runtime::model::{Model, ModelSource};
 use gpu_runtime::noise::Noise;
 use gpu_runtime::picture::Picture;
+use gpu_runtime::schedule::StepCoefficients;
 use gpu_runtime::schedule::embedding::{guidance_embedding, timestep_embedding};
-use gpu_runtime::schedule::{SchedulerFile, StepCoefficients};
 use gpu_runtime::train::{
-    Conditions, OptimizerSettings, Sample, Scope, Settings, Subject, TrainProgress, TrainRequest, Trained,
-    Trainer, TrainingBytes, train,
+    OptimizerSettings, Sample, Scope, Subject, TrainProgress, TrainRequest, Trained, TrainingBytes, train,
 };
-
-/// Guidance scale of the recorded conditions.
-const GUIDANCE: f64 = 8.0;
-
-/// As in `make_golden.py`.
-const SETTINGS: Settings = Settings {
-    rank: 4,
-    alpha: 6.0,
-    scope: Scope::SpatialAndMotion,
-    seed: 1,
-    optimizer: OptimizerSettings { learning_rate: 2e-2, warm_up_steps: 3, weight_decay: 1e-2, norm_max: 0.1 },
-};
-
-fn source() -> ModelSource {
-    ModelSource::folder(&fixtures().join("model"))
-}
-
-fn trainer(frames: u32, settings: Settings) -> Trainer {
-    let source = source();
-    let model = Model::open(&source).unwrap();
-    let schedule = SchedulerFile::load(&source.folder.join("scheduler")).unwrap().resolve(None).unwrap();
-    let context = recorded("unet")["ctx"].values.clone();
-    let conditions = Conditions { context, guidance: Some(GUIDANCE) };
-    let size = LatentSize { clips: 1, frames, height: 8, width: 8 };
-    Trainer::new(&model, &schedule, &conditions, size, &settings, Box::new(CpuBackend::new(2))).unwrap()
-}
-
-fn golden_file() -> BTreeMap<String, Recorded> {
-    recorded_file(&fixtures().join("train/golden.safetensors"))
-}
-
-/// The trainer and samples of a recorded case.
-fn case(golden: &BTreeMap<String, Recorded>, tag: &str) -> (Trainer, Vec<Sample>) {
-    let frames = if tag == "clip" { 4 } else { 1 };
-    let mut trainer = trainer(frames, SETTINGS);
-    for layer in &mut trainer.adapters_mut().layers {
-        let module = layer.name.split_once('/').unwrap().1.to_owned();
-        layer.pair.down.copy_from_slice(&golden[&format!("{tag}.down.{module}")].values);
-        layer.pair.up.copy_from_slice(&golden[&format!("{tag}.up.{module}")].values);
-    }
-    let samples = [259, 701].into_iter().enumerate().map(|(n, timestep)| Sample {
-        latents: golden[&format!("{tag}.latents{n}")].channels_last(),
-        noise: golden[&format!("{tag}.noise{n}")].channels_last(),
-        timestep,
-    });
-    let samples = samples.collect();
-    (trainer, samples)
-}
+use lessons::{GUIDANCE, SETTINGS, case, golden_file, source, trainer};
 
 #[test]
 fn losses_and_gradients_are_those_of_pytorch() {
     let golden = golden_file();
     for (tag, layers, compared) in [("picture", 32, 4), ("clip", 88, 6)] {
-        let (mut trainer, samples) = case(&golden, tag);
+        let (mut trainer, samples) = case(&golden, tag, cpu());
         assert_eq!(trainer.adapters().layers.len(), layers, "{tag}");
         let recorded = golden.keys().filter(|name| name.starts_with(&format!("{tag}.down."))).count();
         assert_eq!(recorded, layers, "{tag}: every recorded layer is trained");
@@ -108,7 +60,7 @@ fn losses_and_gradients_are_those_of_pytorch() {
 fn steps_are_those_of_pytorch() {
     let golden = golden_file();
     for tag in ["picture", "clip"] {
-        let (mut trainer, samples) = case(&golden, tag);
+        let (mut trainer, samples) = case(&golden, tag, cpu());
         let mut worst = 0.0f64;
         for (step, expected) in golden[&format!("{tag}.losses")].values.iter().enumerate() {
             let report = trainer.step(&samples).unwrap();
@@ -128,7 +80,7 @@ type Move<'a> = dyn Fn(usize, &mut [f32], &mut [f32], f32) + 'a;
 #[test]
 fn gradients_match_differences_of_the_loss() {
     let golden = golden_file();
-    let (mut trainer, samples) = case(&golden, "clip");
+    let (mut trainer, samples) = case(&golden, "clip", cpu());
     let (_, gradients) = trainer.gradients(&samples[..1]).unwrap();
     let start = trainer.adapters().clone();
     let mut slope = |move_by: &Move<'_>, step: f32| {
@@ -270,9 +222,10 @@ fn memory_is_known_before_anything_is_loaded() {
     for frames in [1, 4] {
         let size = LatentSize { clips: 1, frames, height: 8, width: 8 };
         let (kind, samples) = ((4, Scope::SpatialAndMotion), (size, model.text.tokens));
-        let planned = TrainingBytes::of(&model.unet, model.motion.as_ref(), samples, kind, 4);
+        let planned =
+            TrainingBytes::of(&model.unet, model.motion.as_ref(), samples, kind, gpu_runtime::cpu::memory_of);
         let planned = planned.weights + planned.tensors;
-        let mut trainer = trainer(frames, SETTINGS);
+        let mut trainer = trainer(frames, SETTINGS, cpu());
         let latents = vec![0.5; trainer.sample_elements()];
         trainer.step(&[Sample { noise: latents.clone(), latents, timestep: 3 }]).unwrap();
         let share = trainer.bytes() as f64 / planned as f64;
@@ -283,7 +236,7 @@ fn memory_is_known_before_anything_is_loaded() {
 
 #[test]
 fn nothing_changes_before_the_first_step() {
-    let mut fresh = trainer(1, SETTINGS);
+    let mut fresh = trainer(1, SETTINGS, cpu());
     let noised = Noise::new(2, "x").take(256);
     let before = fresh.predict(&noised, 500).unwrap();
     assert_eq!(before, predicted(&source(), &noised, 1, 500));
@@ -327,7 +280,7 @@ fn saved_adapters_have_the_same_effect_when_fused() {
     let golden = golden_file();
     let folder = tempfile::tempdir().unwrap();
     for (tag, frames) in [("picture", 1), ("clip", 4)] {
-        let (mut trainer, samples) = case(&golden, tag);
+        let (mut trainer, samples) = case(&golden, tag, cpu());
         for _ in 0..3 {
             trainer.step(&samples).unwrap();
         }
@@ -349,7 +302,7 @@ fn saved_adapters_have_the_same_effect_when_fused() {
 /// The names that diffusers' `load_lora_weights` reads.
 #[test]
 fn files_have_the_names_of_diffusers() {
-    let bytes = trainer(4, SETTINGS).adapters().to_safetensors().unwrap();
+    let bytes = trainer(4, SETTINGS, cpu()).adapters().to_safetensors().unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     for (name, shape) in [
         ("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight", [4, 16]),
@@ -407,7 +360,8 @@ fn impossible_requests_are_refused_with_the_remedy() {
     check(TrainRequest { images: many, subject: clip, ..good() }, "9 frames are not within 1 to 8");
     let mut still = source();
     still.motion_adapter = None;
-    let none = train(&still, &TrainRequest { subject: clip, ..good() }, cpu(), &mut |_| {}, &CancelToken::new());
+    let none =
+        train(&still, &TrainRequest { subject: clip, ..good() }, cpu(), &mut |_| {}, &CancelToken::new());
     assert!(matches!(none, Err(RuntimeError::BadRequest { why }) if why.contains("motion adapter")));
     assert!(
         train(&ModelSource::folder(Path::new("absent")), &good(), cpu(), &mut |_| {}, &CancelToken::new())

@@ -9,9 +9,9 @@ use gpu_runtime::picture::{Picture, ReadLimits};
 use gpu_runtime::train::{self, OptimizerSettings, Scope, Subject, TrainRequest, Trained};
 use serde::Serialize;
 
-use super::device::Device;
+use super::device::Opened;
 use super::model_args::{ModelArgs, Size, size};
-use crate::failure::{Failure, Status};
+use crate::failure::Failure;
 use crate::numerals::{figure, time};
 use crate::progress::Progress;
 use crate::screen::Screen;
@@ -25,7 +25,8 @@ Examples:
   headroom train --model BASE --motion-adapter AnimateLCM --clip --motion --images frame*.png --prompt \"the cat running\" \\
       --out running.safetensors
 
-Training runs on the CPU in f32. The loss is judged before and after on fixed noise, which no step sees.";
+The network runs on the GPU in bf16 where there is one, else on the CPU in f32; the adapter itself is always f32. The loss is
+judged before and after on fixed noise, which no step sees.";
 
 /// Weight decay and largest gradient norm of diffusers' training scripts.
 const WEIGHT_DECAY: f64 = 1e-2;
@@ -99,6 +100,7 @@ struct Learned<'a> {
     loss_after: f64,
     losses: &'a [f64],
     memory_bytes: u64,
+    device: &'a str,
     train_s: f64,
 }
 
@@ -128,15 +130,19 @@ pub(crate) fn run(args: &TrainArgs, screen: &Screen) -> Result<(), Failure> {
         sampler: args.parts.sampler,
         seed: args.seed,
     };
+    let Opened { backend, note, .. } = args.parts.device.open()?;
+    note.iter().for_each(|note| screen.note(note));
+    let device = backend.device();
     let started = Instant::now();
     let progress = Progress::steps(screen, "steps", u64::from(args.steps));
     let mut told = |at: train::TrainProgress| progress.reach("steps", at.done.into(), at.of.into());
-    let trained = train::train(&args.parts.source(&args.model), &request, &mut told, &CancelToken::new())?;
+    let trained =
+        train::train(&args.parts.source(&args.model), &request, backend, &mut told, &CancelToken::new())?;
     drop(progress);
     let train_s = started.elapsed().as_secs_f64();
     let file = trained.adapters.to_safetensors()?;
     write(&file, &args.out)?;
-    let learned = learned(args, &trained, file.len(), train_s);
+    let learned = learned(args, &trained, &device, file.len(), train_s);
     if learned.tokens_cut > 0 {
         screen.warn(&format!(
             "the last {} tokens of the prompt found no room and were not read",
@@ -146,7 +152,13 @@ pub(crate) fn run(args: &TrainArgs, screen: &Screen) -> Result<(), Failure> {
     if screen.json { screen.print_json(&learned) } else { screen.print(&learned.text()) }
 }
 
-fn learned<'a>(args: &'a TrainArgs, trained: &'a Trained, bytes: usize, train_s: f64) -> Learned<'a> {
+fn learned<'a>(
+    args: &'a TrainArgs,
+    trained: &'a Trained,
+    device: &'a str,
+    bytes: usize,
+    train_s: f64,
+) -> Learned<'a> {
     Learned {
         out: &args.out,
         bytes,
@@ -165,16 +177,17 @@ fn learned<'a>(args: &'a TrainArgs, trained: &'a Trained, bytes: usize, train_s:
         loss_after: trained.loss_after,
         losses: &trained.losses,
         memory_bytes: trained.bytes,
+        device,
         train_s,
     }
 }
 
 impl Learned<'_> {
     fn text(&self) -> String {
-        let Self { images, steps, layers, rank, parameters, .. } = self;
+        let Self { images, steps, layers, rank, parameters, device, .. } = self;
         let (out, images_word) = (self.out.display(), if *images == 1 { "image" } else { "images" });
         format!(
-            "{out}: {images} {images_word}, {steps} steps in {}, seed {}; loss {} to {}\n{layers} layers of rank {rank}, \
+            "{out}: {images} {images_word}, {steps} steps in {} on {device}, seed {}; loss {} to {}\n{layers} layers of rank {rank}, \
              {parameters} values; draw with it: headroom worker --once --model {} --lora {out}=1 --prompt ...\n",
             time(self.train_s),
             self.seed,

@@ -10,7 +10,9 @@ use super::norm::{Groups, group_norm, layer_norm};
 use super::{elementwise, gradient, matrix};
 use crate::RuntimeError;
 use crate::generate::{Backend, Memory, ProgramId};
-use crate::graph::{Arena, Graph, Op, TensorId, TensorKind, View, WeightId, WeightLayout, WeightUse, turned};
+use crate::graph::{
+    Arena, Graph, Op, TURNED, TensorId, TensorKind, View, WeightId, WeightLayout, WeightUse, turned,
+};
 use crate::weights::{Weights, krsc};
 
 /// Bytes of an element: everything is f32.
@@ -71,13 +73,9 @@ impl CpuBackend {
     /// Refuses a program for whose weights and tensors there is no room, before any of it is allocated: a process that
     /// allocates more than there is may be killed instead of refused.
     fn check_room(&self, graph: &Graph, weights: &Weights) -> Result<(), RuntimeError> {
-        let arena = Arena::plan(graph, ELEMENT_BYTES);
-        let new_weights = graph
-            .weights
-            .iter()
-            .filter(|wanted| !self.weights.contains_key(&(weights.identity(), wanted.name.clone())))
-            .map(|wanted| ELEMENT_BYTES * wanted.elements());
-        let wanted_bytes = new_weights.sum::<u64>() + arena.bytes + arena.resident_bytes;
+        let is_new = |name: &str| !self.weights.contains_key(&(weights.identity(), name.to_owned()));
+        let new_weights = held(graph).into_iter().filter(|(name, _)| is_new(name)).map(|(_, bytes)| bytes);
+        let wanted_bytes = new_weights.sum::<u64>() + tensor_bytes(graph);
         let free_bytes = self.memory().free;
         if wanted_bytes > free_bytes {
             return Err(RuntimeError::OutOfMemory { wanted_bytes, free_bytes });
@@ -91,12 +89,12 @@ impl CpuBackend {
 
     /// A weight as the operations want it, read once for all programs.
     fn weight(&mut self, wanted: &WeightUse, weights: &Weights) -> Result<Arc<Vec<f32>>, RuntimeError> {
-        let key = (weights.identity(), wanted.name.clone());
+        let key = (weights.identity(), held_as(wanted).to_owned());
         if let Some(values) = self.weights.get(&key) {
             return Ok(Arc::clone(values));
         }
         let mut stored = weights.f32(wanted)?;
-        if wanted.turned {
+        if wanted.turned && wanted.layout == WeightLayout::Convolution {
             stored = turned(&stored, &wanted.dims);
         }
         let values = Arc::new(match wanted.layout {
@@ -200,6 +198,30 @@ impl Backend for CpuBackend {
     }
 }
 
+/// The name by which a weight is held: a matrix that is used turned is the same memory, read the other way.
+fn held_as(wanted: &WeightUse) -> &str {
+    match (wanted.layout, wanted.name.strip_suffix(TURNED)) {
+        (WeightLayout::Matrix, Some(name)) if wanted.turned => name,
+        _ => &wanted.name,
+    }
+}
+
+/// Bytes of the weights that a program holds, by name.
+fn held(graph: &Graph) -> BTreeMap<&str, u64> {
+    graph.weights.iter().map(|wanted| (held_as(wanted), ELEMENT_BYTES * wanted.elements())).collect()
+}
+
+fn tensor_bytes(graph: &Graph) -> u64 {
+    let arena = Arena::plan(graph, ELEMENT_BYTES);
+    arena.bytes + arena.resident_bytes
+}
+
+/// Bytes of memory that a program takes: weights, and tensors as planned.
+#[must_use]
+pub fn memory_of(graph: &Graph) -> (u64, u64) {
+    (held(graph).values().sum(), tensor_bytes(graph))
+}
+
 /// Memory that the system says can be allocated, where it says so (Linux).
 fn available_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
@@ -287,15 +309,12 @@ fn execute(op: &Op, operands: Operands, out: &mut [f32], threads: usize) {
             let shapes = [shape(*input), shape(*to)];
             temporal_conv(out, values(*input), weight(*filters), shapes, *frames as usize, added, threads);
         }
-        Op::Linear { input, weight: matrix, bias, residual, .. } => matrix::linear(
-            out,
-            values(*input),
-            weight(*matrix),
-            bias.map(weight),
-            residual.map(values),
-            channels(*input),
-            threads,
-        ),
+        Op::Linear { input, weight: matrix, bias, residual, .. } => {
+            let depth = channels(*input);
+            let used =
+                matrix::Operand { values: weight(*matrix), turned: graph.weight(*matrix).turned, depth };
+            matrix::linear(out, values(*input), used, bias.map(weight), residual.map(values), threads);
+        }
         Op::GroupNorm { input, gamma, beta, groups, eps, silu, frames_together, .. } => {
             let g = Groups {
                 shape: shape(*input),
@@ -348,8 +367,8 @@ fn execute(op: &Op, operands: Operands, out: &mut [f32], threads: usize) {
             elementwise::combine(out, &terms);
         }
         Op::Product { left, right, residual, .. } => {
-            let residual = residual.map(values);
-            matrix::linear(out, values(*left), values(*right), None, residual, channels(*left), threads);
+            let right = matrix::Operand { values: values(*right), turned: false, depth: channels(*left) };
+            matrix::linear(out, values(*left), right, None, residual.map(values), threads);
         }
         Op::Gradient(op) => gradient::execute(op, operands, out, threads),
     }

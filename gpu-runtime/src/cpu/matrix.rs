@@ -88,17 +88,33 @@ pub(crate) fn multiply(
     }
 }
 
-/// out = input · weightᵀ + bias + residual; `weight` is `[columns, depth]`, all row-major and dense.
+/// The matrix of a product with rows of `depth` values: `[columns, depth]`, or `[depth, columns]` where it is turned.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Operand<'a> {
+    /// Row-major and dense.
+    pub(super) values: &'a [f32],
+    /// Whether its rows are what is multiplied with.
+    pub(super) turned: bool,
+    /// Values of an input row.
+    pub(super) depth: usize,
+}
+
+/// out = input · matrixᵀ + bias + residual, all row-major and dense.
 pub(super) fn linear(
     out: &mut [f32],
     input: &[f32],
-    weight: &[f32],
+    matrix: Operand<'_>,
     bias: Option<&[f32]>,
     residual: Option<&[f32]>,
-    depth: usize,
     threads: usize,
 ) {
-    let columns = weight.len() / depth;
+    let Operand { values, turned, depth } = matrix;
+    let columns = values.len() / depth;
+    let right = if turned {
+        Matrix::rows(values, depth, columns, columns)
+    } else {
+        Matrix::rows(values, columns, depth, depth).transposed()
+    };
     let work = (input.len() * columns) as u64;
     for_blocks(out, BLOCK_ROWS * columns, threads, work, |index, block| {
         let rows = block.len() / columns;
@@ -109,7 +125,7 @@ pub(super) fn linear(
             columns,
         );
         let left = Matrix::rows(&input[index * BLOCK_ROWS * depth..], rows, depth, depth);
-        multiply(block, columns, left, Matrix::rows(weight, columns, depth, depth).transposed(), 1.0, true);
+        multiply(block, columns, left, right, 1.0, true);
     });
 }
 
@@ -139,7 +155,8 @@ mod tests {
             let bias: Vec<f32> = (0..columns).map(|n| value(n + 3)).collect();
             let residual: Vec<f32> = (0..rows * columns).map(|n| value(n + 1)).collect();
             let mut out = vec![f32::NAN; rows * columns];
-            linear(&mut out, &input, &weight, Some(&bias), Some(&residual), depth, 1);
+            let matrix = Operand { values: &weight, turned: false, depth };
+            linear(&mut out, &input, matrix, Some(&bias), Some(&residual), 1);
             for r in 0..rows {
                 for c in 0..columns {
                     let sum: f32 = (0..depth).map(|k| input[r * depth + k] * weight[c * depth + k]).sum();

@@ -12,4 +12,4 @@ mod matrix;
 mod norm;
 mod parallel;
 
-pub use backend::CpuBackend;
+pub use backend::{CpuBackend, memory_of};

@@ -17,7 +17,7 @@ pub use cost::{Cost, OpCost};
 pub use gradient::{AttentionGradient, Gradient};
 pub use op::{ActivationFunction, AttentionPattern, Op, Pad};
 pub use tensor::{Precision, Shape, Tensor, TensorId, TensorKind, View};
-pub use weight::{Mixing, PartSource, WeightId, WeightLayout, WeightPart, WeightUse, turned};
+pub use weight::{Mixing, PartSource, TURNED, WeightId, WeightLayout, WeightPart, WeightUse, turned};
 
 /// A program: what is computed, over which tensors, with which weights, in order.
 #[derive(Debug, Clone, PartialEq)]

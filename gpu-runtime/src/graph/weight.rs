@@ -42,6 +42,9 @@ pub struct Mixing {
     pub complement: bool,
 }
 
+/// What follows the name of a weight that is used turned.
+pub const TURNED: &str = " turned";
+
 /// Turns a weight of these extents, in the stored order of axes: `[out, in, taps…]` becomes `[in, out, taps…]` with the taps
 /// in reverse order.
 #[must_use]

@@ -8,7 +8,7 @@ use super::attach::{Joint, attach};
 use super::reverse::{Ends, UNITS, UNITS_NAME, reverse};
 use crate::RuntimeError;
 use crate::generate::{Backend, ProgramId};
-use crate::graph::{Arena, Builder, Graph, Precision, Shape, TensorId, View};
+use crate::graph::{Builder, Graph, Precision, Shape, TensorId, View};
 use crate::model::program::{self, LatentSize};
 use crate::model::{MotionConfig, UnetConfig};
 use crate::weights::Weights;
@@ -68,23 +68,20 @@ pub struct TrainingBytes {
 }
 
 impl TrainingBytes {
-    /// Counts a network, samples of a size and adapters of a rank, from configurations alone, on a backend whose elements
-    /// have so many bytes (2 or 4).
+    /// Counts a network, samples of a size and adapters of a rank, from configurations alone. `memory_of` is a backend's
+    /// count of a program's weights and tensors: [`crate::cpu::memory_of`], [`crate::cuda::memory_of`].
     #[must_use]
     pub fn of(
         unet: &UnetConfig,
         motion: Option<&MotionConfig>,
         (size, tokens): (LatentSize, u32),
         (rank, scope): (u32, Scope),
-        element_bytes: u64,
+        memory_of: impl Fn(&Graph) -> (u64, u64),
     ) -> Self {
         let mut adapters = Adapters { rank: rank as usize, alpha: 1.0, layers: Vec::new() };
         let programs = Programs::new(unet, motion, (size, tokens), (scope, 0), &mut adapters);
-        let tensors = [&programs.there, &programs.back].map(|graph| {
-            let arena = Arena::plan(graph, element_bytes);
-            arena.bytes + arena.resident_bytes
-        });
-        Self { weights: programs.back.parameters() * element_bytes, tensors: tensors.iter().sum() }
+        let ((_, there), (weights, back)) = (memory_of(&programs.there), memory_of(&programs.back));
+        Self { weights, tensors: there + back }
     }
 }
 

@@ -121,6 +121,6 @@ pub struct Trained {
     pub loss_after: f64,
     /// Tokens at the prompt's end that found no room.
     pub tokens_cut: usize,
-    /// Bytes of weights and tensors that were held.
+    /// Bytes that the backend held.
     pub bytes: u64,
 }

@@ -81,8 +81,7 @@ impl Way {
             .iter()
             .flat_map(|joint| [(joint.down, joint.down_turned), (joint.up, joint.up_turned)])
             .collect();
-        let (graph, gradients) =
-            reverse(b, &Ends { result, of_result, leaves: &leaves, turned: &turned });
+        let (graph, gradients) = reverse(b, &Ends { result, of_result, leaves: &leaves, turned: &turned });
         let (weights, _folder) = weights(&graph);
         let mut backend = CpuBackend::new(2);
         let id = backend.load(&graph, &weights).unwrap();
@@ -145,7 +144,8 @@ fn check(what: &str, build: impl FnOnce(&mut Builder) -> TensorId) {
     let graph = builder.finish();
     // Scalars of a combination are data, not something that is differentiated by; what is added to a convolution's
     // channels has no rule.
-    let is_data = |id: &TensorId| graph.tensor(*id).precision == Precision::Single || graph.tensor(*id).name == "rows";
+    let is_data =
+        |id: &TensorId| graph.tensor(*id).precision == Precision::Single || graph.tensor(*id).name == "rows";
     let (data, by): (Vec<_>, Vec<_>) = graph.inputs.iter().copied().partition(is_data);
     let mut adapters = Adapters { rank: 2, alpha: 3.0, layers: Vec::new() };
     let mut way = Way::new(graph, &by, &mut adapters);

@@ -97,7 +97,11 @@ impl Trainer {
         let mut programs = programs.load(&model.weights, &mut *backend)?;
         programs.write(&mut *backend, program::CONTEXT, &conditions.context)?;
         if let (Some(channels), Some(guidance)) = (model.unet.guidance_channels, conditions.guidance) {
-            programs.write(&mut *backend, program::GUIDANCE, &guidance_embedding(guidance, channels as usize))?;
+            programs.write(
+                &mut *backend,
+                program::GUIDANCE,
+                &guidance_embedding(guidance, channels as usize),
+            )?;
         }
         Ok(Self {
             backend,

@@ -2,8 +2,8 @@
 
 use super::Builder;
 use crate::graph::{
-    AttentionGradient, Gradient, Graph, Op, Pad, Precision, Shape, TensorId, TensorKind, View, WeightId,
-    WeightLayout,
+    AttentionGradient, Gradient, Graph, Op, Pad, Precision, Shape, TURNED, TensorId, TensorKind, View,
+    WeightId, WeightLayout,
 };
 
 impl Builder {
@@ -29,7 +29,7 @@ impl Builder {
         let mut wanted = self.graph.weight(id).clone();
         let turnable = matches!(wanted.layout, WeightLayout::Matrix | WeightLayout::Convolution);
         assert!(turnable && !wanted.turned, "`{}` cannot be turned", wanted.name);
-        wanted.name.push_str(" turned");
+        wanted.name.push_str(TURNED);
         wanted.turned = true;
         self.used(wanted)
     }
