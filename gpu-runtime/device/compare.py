@@ -206,9 +206,66 @@ def animate(arguments):
     return True
 
 
+def adapted(net, rank=4):
+    """Low-rank products beside every attention matrix, kept in f32 and used in the network's type."""
+    net.requires_grad_(False)
+    parameters = []
+    for name, module in net.named_modules():
+        wanted = name.endswith(("to_q", "to_k", "to_v", "to_out.0")) and (".attn1." in name or ".attn2." in name)
+        if not (wanted and isinstance(module, torch.nn.Linear)):
+            continue
+        place = dict(device=module.weight.device, dtype=torch.float32)
+        down = (torch.randn(rank, module.in_features, **place) / rank).requires_grad_()
+        up = torch.zeros(module.out_features, rank, **place).requires_grad_()
+        module.register_forward_hook(lambda m, i, o, d=down, u=up: o + (i[0] @ d.to(o.dtype).T) @ u.to(o.dtype).T)
+        parameters += [down, up]
+    return parameters
+
+
+def train(arguments):
+    """One sample a step, rank 4, bf16, AdamW in f32: ours beside PyTorch's, without checkpoints in either."""
+    folder = os.path.join(arguments.work, "model")
+    from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
+
+    side = arguments.side // 8
+    for frames in (1, arguments.frames):
+        run = subprocess.run(
+            [arguments.binary, "train", "--model", folder, "--frames", str(frames), "--side", str(arguments.side), "--runs", "20"],
+            stdout=subprocess.PIPE, text=True, check=True)
+        line = json.loads(run.stdout.strip().splitlines()[-1])
+        net = UNet2DConditionModel.from_pretrained(os.path.join(folder, "unet"), torch_dtype=torch.bfloat16)
+        shape = (1, 4, side, side)
+        if frames > 1:
+            adapter = MotionAdapter.from_pretrained(os.path.join(folder, "motion_adapter"), torch_dtype=torch.bfloat16)
+            net, shape = UNetMotionModel.from_unet2d(net, adapter), (1, 4, frames, side, side)
+        net = net.to(arguments.device, torch.bfloat16).to(memory_format=torch.channels_last).eval()
+        parameters = adapted(net)
+        optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=1e-2)
+        tokens = config(arguments, "lcm_dreamshaper_v7/text_encoder")["max_position_embeddings"]
+        place = lambda value: value.to(arguments.device, torch.bfloat16)
+        latents, noise = place(seeded("train/latents", *shape)), place(seeded("train/noise", *shape))
+        context = place(seeded("context", 1, tokens, net.config.cross_attention_dim))
+        context = context.repeat_interleave(frames, 0) if frames > 1 else context
+        guidance = place(seeded("guidance", 1, net.config.time_cond_proj_dim))
+        timestep = torch.tensor([400], device=arguments.device)
+
+        def step():
+            optimizer.zero_grad()
+            got = net(latents, timestep, encoder_hidden_states=context, timestep_cond=guidance, return_dict=False)[0]
+            torch.nn.functional.mse_loss(got.float(), noise.float()).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+
+        eager = timed(step, arguments.device)
+        memory = torch.cuda.max_memory_allocated() if arguments.device == "cuda" else None
+        emit(trained=frames, ours_ms=line["median_ms"], eager_ms=eager, memory_bytes=line["memory_bytes"],
+             eager_memory_bytes=memory, torch=torch.__version__)
+    return True
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["models", "step", "motion", "decode", "animate"])
+    parser.add_argument("what", choices=["models", "step", "motion", "decode", "animate", "train"])
     parser.add_argument("--work", required=True)
     parser.add_argument("--binary", required=True)
     parser.add_argument("--configurations", required=True)
@@ -221,7 +278,8 @@ def main():
     if arguments.what == "models":
         make_models(arguments)
         return 0
-    good = animate(arguments) if arguments.what == "animate" else compare(arguments, arguments.what)
+    whole = {"animate": animate, "train": train}.get(arguments.what)
+    good = whole(arguments) if whole else compare(arguments, arguments.what)
     return 0 if good else 1
 
 

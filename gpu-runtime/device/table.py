@@ -36,6 +36,11 @@ def main():
                   f"{row['steps_ms']:.1f}, decoding {row['decode_ms']:.1f}; idle during steps {idle}; loaded in "
                   f"{row['cached_load_s']:.2f} s from caches (2 s), {row['first_load_s']:.2f} s at first; "
                   f"{row['memory_bytes'] / 2**30:.2f} GiB.")
+    for row in rows:
+        if "trained" in row:
+            memory = "-" if row["eager_memory_bytes"] is None else f"{row['eager_memory_bytes'] / 2**30:.2f}"
+            print(f"\nTraining, {row['trained']} frames: {row['ours_ms']:.1f} ms a step and {row['memory_bytes'] / 2**30:.2f} GiB, PyTorch "
+                  f"{row['eager_ms']:.1f} ms and {memory} GiB.")
     cases = [row for row in rows if "case" in row]
     bad = [row for row in cases if not row["good"]]
     if cases:

@@ -5,6 +5,7 @@
 mod forward;
 mod kernels;
 mod requests;
+mod train;
 
 use std::process::ExitCode;
 
@@ -16,7 +17,9 @@ const USAGE: &str = "usage: device_check facts
        device_check tiny --model FOLDER
        device_check forward --model FOLDER --frames N --side PIXELS --inputs FILE --outputs FILE [--runs N]
        device_check decode --model FOLDER --frames N --side PIXELS --inputs FILE --outputs FILE [--runs N]
-       device_check animate --model FOLDER --frames N --side PIXELS --steps N [--runs N]";
+       device_check animate --model FOLDER --frames N --side PIXELS --steps N [--runs N]
+       device_check tiny-training --model FOLDER
+       device_check train --model FOLDER --frames N --side PIXELS [--runs N]";
 
 /// Arguments after the command: `--name value`, or `--name` alone.
 pub(crate) struct Arguments(Vec<String>);
@@ -71,6 +74,8 @@ fn main() -> ExitCode {
         "forward" => forward::step(&arguments),
         "decode" => forward::decode(&arguments),
         "animate" => requests::animate(&arguments),
+        "tiny-training" => train::tiny(&arguments),
+        "train" => train::steps(&arguments),
         _ => Err(USAGE.into()),
     };
     match outcome {
