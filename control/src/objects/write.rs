@@ -47,6 +47,25 @@ pub(crate) async fn write(
     headers: &HeaderMap,
     mut body: Body,
 ) -> Result<Response<Body>, Problem> {
+    // Who asks first begins to send when the body is asked for.
+    let mut begun = !headers.contains_key(header::EXPECT);
+    let written = take(objects, key, headers, &mut body, &mut begun).await;
+    if let Err(problem) = &written
+        && problem.status != StatusCode::REQUEST_TIMEOUT
+        && begun
+    {
+        let_out(&mut body).await;
+    }
+    written
+}
+
+async fn take(
+    objects: &Objects,
+    key: &Key,
+    headers: &HeaderMap,
+    body: &mut Body,
+    begun: &mut bool,
+) -> Result<Response<Body>, Problem> {
     for name in [header::IF_MATCH, header::IF_NONE_MATCH, header::CONTENT_RANGE, header::CONTENT_ENCODING] {
         if headers.contains_key(&name) {
             let detail =
@@ -66,16 +85,8 @@ pub(crate) async fn write(
     let kind = said.unwrap_or_else(|| kind::by_ending(key.as_str()));
     let wrong = |error| failed(key, &error);
     let mut upload = objects.0.depot.upload(key, kind, length).await.map_err(wrong)?;
-    let bytes = match copy(objects, key, &mut body, &mut upload).await {
-        Ok(bytes) => bytes,
-        Err(problem) => {
-            drop(upload);
-            if matches!(problem.status, StatusCode::INSUFFICIENT_STORAGE | StatusCode::PAYLOAD_TOO_LARGE) {
-                let_out(&mut body).await;
-            }
-            return Err(problem);
-        }
-    };
+    *begun = true;
+    let bytes = copy(objects, key, body, &mut upload).await?;
     // While it came, its job may have ended.
     objects.is_open(key).await?;
     upload.finish().await.map_err(wrong)?;

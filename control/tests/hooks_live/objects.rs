@@ -289,6 +289,28 @@ async fn uploads_that_are_not_whole_leave_nothing() {
     assert_eq!(status(&in_the_way), 409);
 }
 
+/// The whole is written before anything is read, as simple clients do: more than connections hold by themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_write_first_hear_why_they_were_refused() {
+    let house = house_with(|objects| objects.bytes_max = 1000).await;
+    let key = house.keys.one.clone();
+    const BYTES: usize = 6 << 20;
+    for (extra, expected) in [("", 413), ("if-none-match: *\r\n", 400)] {
+        let head = format!(
+            "PUT /v1/objects/inputs/1/a.bin HTTP/1.1\r\nhost: plane\r\nauthorization: Bearer {key}\r\n{extra}\
+             content-length: {BYTES}\r\n\r\n"
+        );
+        let request = [head.as_bytes(), &vec![7; BYTES]].concat();
+        assert_eq!(raw(&house, &request).await, expected);
+    }
+    // Who asks first is answered at once and sends nothing.
+    let head = format!(
+        "PUT /v1/objects/inputs/1/a.bin HTTP/1.1\r\nhost: plane\r\nauthorization: Bearer {key}\r\n\
+         expect: 100-continue\r\ncontent-length: {BYTES}\r\n\r\n"
+    );
+    assert_eq!(raw(&house, head.as_bytes()).await, 413);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_room_is_507_and_nothing_is_half_written() {
     let house = house_with(|objects| objects.reserve = u64::MAX).await;
