@@ -14,6 +14,7 @@ use gpu_runtime::model::program::{self, LatentSize};
 use gpu_runtime::model::{
     Model, ModelSource, MotionConfig, TextConfig, UnetConfig, VaeConfig, VideoUnetConfig, VisionConfig,
 };
+use gpu_runtime::train::{Scope, graphs};
 use stand_in::StandIn;
 
 const TARGET: Target = Target { processors: 132, warpgroups: true };
@@ -241,7 +242,14 @@ fn full_size_programs_lower_to_launches_that_a_device_can_take() {
         .iter()
         .flat_map(|(_, source)| gpu_runtime::cuda::nvrtc::kernel_names(source))
         .collect();
+    let training = |frames| {
+        let motion = Some(&motion).filter(|_| frames > 1);
+        let [_, back] = graphs(&unet, motion, (size(frames), text.tokens), (4, Scope::SpatialAndMotion));
+        back
+    };
     for (what, graph) in [
+        ("training", training(1)),
+        ("training with 16 frames", training(16)),
         ("text", program::text(&text)),
         ("context", program::context(&unet, text.tokens)),
         ("step", program::step(&unet, None, size(1), text.tokens)),

@@ -74,15 +74,27 @@ impl TrainingBytes {
     pub fn of(
         unet: &UnetConfig,
         motion: Option<&MotionConfig>,
-        (size, tokens): (LatentSize, u32),
+        samples: (LatentSize, u32),
         (rank, scope): (u32, Scope),
         memory_of: impl Fn(&Graph) -> (u64, u64),
     ) -> Self {
-        let mut adapters = Adapters { rank: rank as usize, alpha: 1.0, layers: Vec::new() };
-        let programs = Programs::new(unet, motion, (size, tokens), (scope, 0), &mut adapters);
-        let ((_, there), (weights, back)) = (memory_of(&programs.there), memory_of(&programs.back));
-        Self { weights, tensors: there + back }
+        let [there, back] = graphs(unet, motion, samples, (rank, scope)).map(|graph| memory_of(&graph));
+        Self { weights: back.0, tensors: there.1 + back.1 }
     }
+}
+
+/// The graphs of a training without and with the way back, for samples of a size with so many tokens, and adapters of a rank:
+/// for counts, and for launches without a device.
+#[must_use]
+pub fn graphs(
+    unet: &UnetConfig,
+    motion: Option<&MotionConfig>,
+    samples: (LatentSize, u32),
+    (rank, scope): (u32, Scope),
+) -> [Graph; 2] {
+    let mut adapters = Adapters { rank: rank as usize, alpha: 1.0, layers: Vec::new() };
+    let programs = Programs::new(unet, motion, samples, (scope, 0), &mut adapters);
+    [programs.there, programs.back]
 }
 
 /// Appends the gradient of the mean squared error, and the way back from it to the joints' matrices.
