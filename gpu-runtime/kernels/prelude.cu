@@ -236,3 +236,31 @@ __device__ __forceinline__ u32 quotient_up(u32 a, u32 b) {
 __device__ __forceinline__ float gelu(float x) {
     return 0.5f * x * (1.0f + erff(x * 0.70710678f));
 }
+
+// Copies ROWS rows of WIDTH columns to shared memory, WIDTH + 8 apart; zeros past `limit` rows and past `head_width` columns.
+template <int ROWS, int WIDTH, int THREADS, bool ALIGNED>
+__device__ __forceinline__ void fetch_rows(u16* to, const u16* from, u32 token_stride, u32 row_first, u32 limit,
+                                           u32 column_first, u32 head_width) {
+    constexpr int PITCH = WIDTH + 8;
+    constexpr int CHUNKS = WIDTH / 8;
+    for (u32 index = threadIdx.x; index < ROWS * CHUNKS; index += THREADS) {
+        u32 row = index / CHUNKS;
+        u32 chunk = index % CHUNKS;
+        u32 column = column_first + chunk * 8;
+        bool valid = row_first + row < limit && column < head_width;
+        const u16* at = from + (valid ? (u64)(row_first + row) * token_stride + column : 0);
+        u16* target = to + row * PITCH + chunk * 8;
+        if constexpr (ALIGNED) {
+            copy_async(target, at, valid);
+        } else {
+            Vec16 v;
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                u32 low = valid && column + 2 * j < head_width ? at[2 * j] : 0;
+                u32 high = valid && column + 2 * j + 1 < head_width ? at[2 * j + 1] : 0;
+                v.word[j] = low | high << 16;
+            }
+            *(Vec16*)target = v;
+        }
+    }
+}

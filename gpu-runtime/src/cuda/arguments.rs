@@ -158,6 +158,131 @@ arguments! {
     }
 }
 
+arguments! {
+    /// `GroupNormGradientArgs` of `norm.cu`.
+    GroupNormGradient {
+        of_out: u64,
+        input: u64,
+        residual: u64,
+        gamma: u64,
+        beta: u64,
+        out: u64,
+        partial: u64,
+        sums: u64,
+        rows: u32,
+        channels: u32,
+        groups: u32,
+        chunks: u32,
+        chunk_rows: u32,
+        silu: u32,
+        eps: f32,
+        reserved: u32,
+    }
+}
+
+arguments! {
+    /// `LayerNormGradientArgs` of `norm.cu`.
+    LayerNormGradient {
+        of_out: u64,
+        input: u64,
+        residual: u64,
+        gamma: u64,
+        out: u64,
+        rows: u32,
+        channels: u32,
+        eps: f32,
+        reserved: u32,
+    }
+}
+
+arguments! {
+    /// `AttentionGradientArgs` of `attention_gradient.cu`.
+    AttentionGradients {
+        query: u64,
+        key: u64,
+        value: u64,
+        result: u64,
+        of_out: u64,
+        rows: u64,
+        out: u64,
+        partial: u64,
+        elements: u64,
+        query_outer: u64,
+        key_outer: u64,
+        value_outer: u64,
+        result_outer: u64,
+        rows_outer: u64,
+        out_outer: u64,
+        query_token: u32,
+        key_token: u32,
+        value_token: u32,
+        result_token: u32,
+        rows_token: u32,
+        out_token: u32,
+        query_position: u32,
+        key_position: u32,
+        value_position: u32,
+        result_position: u32,
+        rows_position: u32,
+        out_position: u32,
+        positions: u32,
+        heads: u32,
+        head_width: u32,
+        queries: u32,
+        keys: u32,
+        causal: u32,
+        frames: u32,
+        value_first: u32,
+        splits: u32,
+        split_tiles: u32,
+        scale: f32,
+        factor: f32,
+    }
+}
+
+arguments! {
+    /// `GradientRowsArgs` of `gradient.cu`.
+    GradientRows {
+        of_out: u64,
+        input: u64,
+        out: u64,
+        rows: u64,
+        channels: u32,
+        function: u32,
+        height: u32,
+        width: u32,
+        stride: u32,
+        reserved: u32,
+    }
+}
+
+arguments! {
+    /// `SplitSumsArgs` of `gradient.cu`.
+    SplitSums {
+        partial: u64,
+        out: u64,
+        elements: u64,
+        splits: u32,
+        single: u32,
+    }
+}
+
+arguments! {
+    /// `MatrixArgs` of `gradient.cu`.
+    MatrixGradient {
+        left: u64,
+        right: u64,
+        out: u64,
+        partial: u64,
+        rows: u32,
+        left_channels: u32,
+        right_channels: u32,
+        split_rows: u32,
+        splits: u32,
+        reserved: u32,
+    }
+}
+
 /// One kernel launch: everything the driver is told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Launch {

@@ -15,11 +15,13 @@ use crate::RuntimeError;
 const PRELUDE: &str = include_str!("../../kernels/prelude.cu");
 
 /// The kernel files. Each is one module.
-pub const SOURCES: [(&str, &str); 4] = [
+pub const SOURCES: [(&str, &str); 6] = [
     ("gemm.cu", include_str!("../../kernels/gemm.cu")),
     ("norm.cu", include_str!("../../kernels/norm.cu")),
     ("attention.cu", include_str!("../../kernels/attention.cu")),
     ("elementwise.cu", include_str!("../../kernels/elementwise.cu")),
+    ("attention_gradient.cu", include_str!("../../kernels/attention_gradient.cu")),
+    ("gradient.cu", include_str!("../../kernels/gradient.cu")),
 ];
 
 /// First bytes of a cache entry, before the SHA-256 of what follows it.
@@ -40,6 +42,11 @@ pub fn kernel_names(source: &str) -> Vec<String> {
             names.extend([format!("attention_{width}"), format!("attention_{width}_any")]);
         } else if let Some(width) = first("ACROSS(") {
             names.extend([format!("across_{width}"), format!("across_{width}_any")]);
+        } else if let Some(width) = first("GRADIENTS_OF(") {
+            let cuts = ["", "_1", "_any"];
+            for what in ["rows", "query", "key_value"] {
+                names.extend(cuts.map(|cut| format!("attention_{what}_{width}{cut}")));
+            }
         }
     }
     names

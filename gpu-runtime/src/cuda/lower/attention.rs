@@ -2,7 +2,7 @@
 
 use super::{Lowering, narrow};
 use crate::cuda::arguments::Attention;
-use crate::graph::{AttentionPattern, Op, View};
+use crate::graph::{AttentionPattern, Op, TensorId, View};
 
 /// One compiled head width.
 struct Width {
@@ -52,48 +52,69 @@ fn shared_bytes(width: &Width, queries: u32, keys: u32, stages: u32) -> u32 {
 }
 
 /// Strides of a view, in elements.
-struct Strides {
-    token: u32,
-    position: u32,
-    outer: u64,
+pub(super) struct Strides {
+    pub(super) token: u32,
+    pub(super) position: u32,
+    pub(super) outer: u64,
+}
+
+/// Extents of an attention: outer batches, inner ones (positions), and rows of each.
+#[derive(Clone, Copy)]
+pub(super) struct Problem {
+    pub(super) outer: u32,
+    pub(super) inner: u32,
+    pub(super) queries: u32,
+    pub(super) keys: u32,
 }
 
 impl Lowering<'_> {
+    pub(super) fn attention_problem(&self, query: View, key: View, pattern: AttentionPattern) -> Problem {
+        let shape = self.shape(query.tensor);
+        let positions = narrow(shape.positions());
+        match pattern {
+            AttentionPattern::Spatial | AttentionPattern::Causal => {
+                Problem { outer: shape.frames, inner: 1, queries: positions, keys: positions }
+            }
+            AttentionPattern::Cross => {
+                let keys = narrow(self.shape(key.tensor).positions());
+                Problem { outer: shape.frames, inner: 1, queries: positions, keys }
+            }
+            AttentionPattern::Temporal { frames } => {
+                Problem { outer: shape.frames / frames, inner: positions, queries: frames, keys: frames }
+            }
+        }
+    }
+
+    /// Strides of a tensor's rows. With `one_for_all`, all outer batches share one.
+    pub(super) fn attention_strides(
+        &self,
+        tensor: TensorId,
+        pattern: AttentionPattern,
+        one_for_all: bool,
+    ) -> Strides {
+        let shape = self.shape(tensor);
+        let frame = shape.positions() * u64::from(shape.channels);
+        match pattern {
+            AttentionPattern::Temporal { frames } => {
+                Strides { token: narrow(frame), position: shape.channels, outer: frame * u64::from(frames) }
+            }
+            _ => Strides { token: shape.channels, position: 0, outer: if one_for_all { 0 } else { frame } },
+        }
+    }
+
     pub(super) fn attention(&mut self, op: &Op) {
         let Op::Attention { out, query, key, value, heads, pattern } = op else {
             unreachable!("only attention comes here")
         };
-        let out_view = View { tensor: *out, offset: 0, channels: self.shape(*out).channels };
-        let query_shape = self.shape(query.tensor);
-        let positions = narrow(query_shape.positions());
-        let (outer, inner, queries, keys) = match pattern {
-            AttentionPattern::Spatial | AttentionPattern::Causal => {
-                (query_shape.frames, 1, positions, positions)
-            }
-            AttentionPattern::Cross => {
-                (query_shape.frames, 1, positions, narrow(self.shape(key.tensor).positions()))
-            }
-            AttentionPattern::Temporal { frames } => {
-                (query_shape.frames / frames, positions, *frames, *frames)
-            }
-        };
+        let Problem { outer, inner, queries, keys } = self.attention_problem(*query, *key, *pattern);
         let shared_keys = matches!(pattern, AttentionPattern::Cross);
-        let strides = |view: View, one_for_all: bool| {
-            let shape = self.shape(view.tensor);
-            let frame = shape.positions() * u64::from(shape.channels);
-            match pattern {
-                AttentionPattern::Temporal { frames } => Strides {
-                    token: narrow(frame),
-                    position: shape.channels,
-                    outer: frame * u64::from(*frames),
-                },
-                _ => {
-                    Strides { token: shape.channels, position: 0, outer: if one_for_all { 0 } else { frame } }
-                }
-            }
-        };
-        let (q, k, v) = (strides(*query, false), strides(*key, shared_keys), strides(*value, shared_keys));
-        let o = strides(out_view, false);
+        let strides = |tensor, one_for_all| self.attention_strides(tensor, *pattern, one_for_all);
+        let (q, k, v) = (
+            strides(query.tensor, false),
+            strides(key.tensor, shared_keys),
+            strides(value.tensor, shared_keys),
+        );
+        let o = strides(*out, false);
         let head_width = query.channels / heads;
         assert_eq!(value.channels, query.channels, "values as wide as queries");
         let arguments = Attention {

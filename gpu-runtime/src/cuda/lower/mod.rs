@@ -1,6 +1,7 @@
 //! From a graph's operations to kernel launches. Pure: addresses go in, launches come out, no device is touched.
 
 mod attention;
+mod attention_gradient;
 mod elementwise;
 mod gemm;
 mod gradient;
