@@ -9,20 +9,14 @@ mod beside_cpu;
 mod golden;
 mod stand_in;
 
-use std::collections::BTreeMap;
-
-use golden::relative_error;
-use gpu_runtime::cpu::CpuBackend;
+use beside_cpu::{check, graph_of};
 use gpu_runtime::generate::Backend;
 use gpu_runtime::graph::{
-    ActivationFunction, AttentionPattern, Builder, Conv, Graph, GroupNormSpec, LinearSpec, Mixing, Pad,
-    PartSource, Precision, Shape, TensorId, View,
+    ActivationFunction, AttentionPattern, Builder, Conv, GroupNormSpec, LinearSpec, Pad, Precision, Shape,
+    View,
 };
 use gpu_runtime::model::program::{self, LatentSize};
 use gpu_runtime::model::{TextActivation, VaeConfig, VideoUnetConfig, VisionConfig};
-use gpu_runtime::weights::{Component, Weights};
-use half::bf16;
-use safetensors::tensor::{Dtype, TensorView};
 use stand_in::StandIn;
 
 /// One rounding of the result.

@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 
 use gpu_runtime::cpu::CpuBackend;
 use gpu_runtime::generate::Backend;
-use gpu_runtime::graph::Mixing;
-use gpu_runtime::graph::{Builder, Graph, PartSource, Precision, Shape, TensorId};
+use gpu_runtime::graph::{Builder, Graph, Mixing, PartSource, Precision, Shape, TensorId};
 use gpu_runtime::weights::{Component, Weights};
 use half::bf16;
 use safetensors::tensor::{Dtype, TensorView};
@@ -16,7 +15,7 @@ use super::golden::relative_error;
 use super::stand_in::StandIn;
 
 /// Numbers in -1..1 that both backends hold exactly.
-pub(crate) fn numbers(seed: u64, count: usize) -> Vec<f32> {
+fn numbers(seed: u64, count: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..count)
         .map(|_| {
@@ -29,7 +28,7 @@ pub(crate) fn numbers(seed: u64, count: usize) -> Vec<f32> {
 }
 
 /// Extents of every stored tensor that a graph names, without the component's name.
-pub(crate) fn stored(graph: &Graph) -> BTreeMap<String, Vec<usize>> {
+fn stored(graph: &Graph) -> BTreeMap<String, Vec<usize>> {
     let mut tensors = BTreeMap::new();
     for weight in &graph.weights {
         let inner: Vec<usize> = weight.dims[1..].iter().map(|&extent| extent as usize).collect();
@@ -58,7 +57,7 @@ pub(crate) fn stored(graph: &Graph) -> BTreeMap<String, Vec<usize>> {
 }
 
 /// Weights for all that a graph names, as a file.
-pub(crate) fn weights_for(graph: &Graph) -> (Weights, tempfile::TempDir) {
+fn weights_for(graph: &Graph) -> (Weights, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let stored: Vec<(String, Vec<usize>, Vec<u8>)> = stored(graph)
         .into_iter()
