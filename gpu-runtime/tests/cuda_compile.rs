@@ -117,6 +117,10 @@ fn check_registers(kernel: &str, registers: u32, what: &str) {
         // Three blocks of 128 threads.
         name if name.ends_with("_64x64") || name == "conv_any" || name == "linear_any" => 168,
         name if name.starts_with("attention_") || name.starts_with("across_") => 255,
+        // Two blocks of 256 threads.
+        name if name.starts_with("group_norm_gradient_") => 128,
+        // Three blocks of 128 threads, which their shared memory allows.
+        name if name.starts_with("matrix_") => 168,
         _ => 64,
     };
     assert!(registers > 0 && registers <= limit, "{what}, at most {limit}");
@@ -126,10 +130,11 @@ fn check_instructions(kernel: &str, counts: &BTreeMap<u16, usize>, what: &str) {
     let count = |code: u16| counts.get(&code).copied().unwrap_or(0);
     let attention = kernel.starts_with("attention_") || kernel.starts_with("across_");
     let linear = kernel.starts_with("linear_") && kernel != "linear_few_rows";
-    let product = attention || linear || kernel.starts_with("conv_");
+    let matrix = kernel.starts_with("matrix_");
+    let product = attention || linear || matrix || kernel.starts_with("conv_");
     let hopper = kernel.starts_with("hopper_");
-    // Attention whose rows are not aligned copies by hand.
-    let copies = (product || hopper) && !(attention && kernel.ends_with("_any"));
+    // Attention and gradients of matrices whose rows are not aligned copy by hand.
+    let copies = (product || hopper) && !((attention || matrix) && kernel.ends_with("_any"));
     assert_eq!(count(HMMA) > 0, product, "mma.sync in {what}");
     assert_eq!(count(HGMMA) > 0, hopper, "wgmma in {what}");
     assert_eq!(count(LDGSTS) > 0, copies, "cp.async in {what}");
