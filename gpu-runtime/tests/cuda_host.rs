@@ -7,14 +7,16 @@ mod stand_in;
 
 use golden::fixtures;
 use gpu_runtime::RuntimeError;
+use gpu_runtime::cuda::nvrtc::{SOURCES, TRAINING_SOURCES, kernel_names};
 use gpu_runtime::cuda::{Addresses, Cuda, Launch, Target, lower, memory_of};
 use gpu_runtime::generate::Backend;
-use gpu_runtime::graph::{Graph, TensorId};
+use gpu_runtime::graph::{Builder, Graph, Precision, Shape, TensorId};
 use gpu_runtime::model::program::{self, LatentSize};
 use gpu_runtime::model::{
     Model, ModelSource, MotionConfig, TextConfig, UnetConfig, VaeConfig, VideoUnetConfig, VisionConfig,
 };
 use gpu_runtime::train::{Scope, graphs};
+use gpu_runtime::weights::Weights;
 use stand_in::StandIn;
 
 const TARGET: Target = Target { processors: 132, warpgroups: true };
@@ -217,11 +219,18 @@ fn compiled_kernels_are_cached_and_damaged_entries_replaced() {
     };
     Cuda::open(&options).unwrap();
     let fresh = entries();
-    assert_eq!(fresh.len(), gpu_runtime::cuda::nvrtc::SOURCES.len());
+    assert_eq!(fresh.len(), SOURCES.len() - TRAINING_SOURCES.len(), "those of training are not wanted");
     std::fs::write(&fresh[0].0, b"damaged").unwrap();
     std::fs::write(&fresh[1].0, &fresh[1].1[..fresh[1].1.len() - 1]).unwrap();
-    Cuda::open(&options).unwrap();
+    let mut cuda = Cuda::open(&options).unwrap();
     assert_eq!(entries(), fresh);
+    let mut b = Builder::new("gradient", "unet");
+    let x = b.input("x", Shape::new(1, 2, 2, 8), Precision::Model);
+    let sum = b.sum_of_four("sum", x);
+    b.output(sum);
+    let id = cuda.load(&b.finish(), &Weights::new()).unwrap();
+    cuda.run(id).unwrap();
+    assert_eq!(entries().len(), fresh.len() + 1, "and of those only what a program has");
 }
 
 /// The launches of the published models at full size: nothing is computed, but every one must be possible.
@@ -238,10 +247,7 @@ fn full_size_programs_lower_to_launches_that_a_device_can_take() {
     let vision = VisionConfig::read(&folder.join("svd_xt/image_encoder/config.json")).unwrap();
     let size = |frames| LatentSize { clips: 1, frames, height: 64, width: 64 };
     let wide = LatentSize { clips: 1, frames: 14, height: 72, width: 128 };
-    let known: Vec<String> = gpu_runtime::cuda::nvrtc::SOURCES
-        .iter()
-        .flat_map(|(_, source)| gpu_runtime::cuda::nvrtc::kernel_names(source))
-        .collect();
+    let known: Vec<String> = SOURCES.iter().flat_map(|(_, source)| kernel_names(source)).collect();
     let training = |frames| {
         let motion = Some(&motion).filter(|_| frames > 1);
         let [_, back] = graphs(&unet, motion, (size(frames), text.tokens), (4, Scope::SpatialAndMotion));

@@ -77,7 +77,7 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    /// Opens a device and makes all kernels ready.
+    /// Opens a device and makes all kernels ready but those that only training needs.
     ///
     /// # Errors
     /// [`RuntimeError::Unavailable`] when a library or the device is missing or too old; [`RuntimeError::OutOfMemory`]
@@ -91,7 +91,7 @@ impl Cuda {
         let gauge = Arc::new(Gauge::default());
         let gauge_of_owner = Arc::clone(&gauge);
         let thread = std::thread::Builder::new().name(format!("cuda-{ordinal}"));
-        let spawned = thread.spawn(move || match Device::open(ordinal, &compiler) {
+        let spawned = thread.spawn(move || match Device::open(ordinal, compiler) {
             Ok(device) => {
                 let facts = device.facts.clone();
                 let target =
@@ -169,8 +169,8 @@ impl Cuda {
     /// loaded with the same `identity` share the weights that they both name.
     ///
     /// # Errors
-    /// Those of `values`; [`RuntimeError::OutOfMemory`]; [`RuntimeError::Sticky`]; [`RuntimeError::Unavailable`] for a
-    /// graph with convolutions across frames, which have no kernel yet.
+    /// Those of `values`; [`RuntimeError::OutOfMemory`]; [`RuntimeError::Sticky`]; [`RuntimeError::Unavailable`] when the
+    /// kernels of a training do not compile.
     pub fn load_from(
         &mut self,
         graph: &Graph,

@@ -9,7 +9,7 @@ use std::ffi::{CStr, CString, c_void};
 use cudarc::driver::{DriverError, result, sys};
 
 use super::arguments::Launch;
-use super::nvrtc::{Compiler, SOURCES, kernel_names};
+use super::nvrtc::{Compiler, SOURCES, TRAINING_SOURCES, kernel_names};
 use crate::RuntimeError;
 
 /// The oldest architecture that has bf16 tensor cores and asynchronous copies: Ampere.
@@ -69,7 +69,8 @@ pub(super) struct Device {
     ordinal: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
-    modules: Vec<sys::CUmodule>,
+    compiler: Compiler,
+    modules: BTreeMap<&'static str, sys::CUmodule>,
     functions: BTreeMap<String, Function>,
     staging: Staging,
     used_bytes: u64,
@@ -78,8 +79,8 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// Opens device `ordinal` on this thread, which owns it from now on, and loads all kernels.
-    pub(super) fn open(ordinal: i32, compiler: &Compiler) -> Result<Self, RuntimeError> {
+    /// Opens device `ordinal` on this thread, which owns it from now on, and loads all kernels but those of training.
+    pub(super) fn open(ordinal: i32, compiler: Compiler) -> Result<Self, RuntimeError> {
         let (handle, mut facts) = find(ordinal)?;
         facts.compiler_version = compiler.version();
         // SAFETY: the device exists; the context is made current for this thread, which alone uses it.
@@ -100,30 +101,45 @@ impl Device {
             ordinal: handle,
             context,
             stream,
-            modules: Vec::new(),
+            compiler,
+            modules: BTreeMap::new(),
             functions: BTreeMap::new(),
             staging: Staging { pointer: std::ptr::null_mut(), bytes: 0 },
             used_bytes: 0,
             broken: None,
             facts,
         };
-        device.load_kernels(compiler)?;
+        for (name, source) in SOURCES.into_iter().filter(|(name, _)| !TRAINING_SOURCES.contains(name)) {
+            device.load_kernels(name, source)?;
+        }
         Ok(device)
     }
 
-    fn load_kernels(&mut self, compiler: &Compiler) -> Result<(), RuntimeError> {
-        let architecture = self.facts.architecture();
+    /// Loads the kernels of these launches that are not loaded yet, which must not happen while capturing.
+    pub(super) fn want(&mut self, launches: &[Launch]) -> Result<(), RuntimeError> {
         for (name, source) in SOURCES {
-            let compiled = compiler.module(name, source, &architecture)?;
-            // SAFETY: a cubin is self-contained and outlives the call.
-            let loaded = unsafe { result::module::load_data(compiled.cubin.as_ptr().cast()) };
-            let module = self.check(loaded, "loading a module")?;
-            self.modules.push(module);
-            let own = architecture.ends_with('a');
-            for kernel in kernel_names(source).into_iter().filter(|name| own || !name.starts_with(HOPPER)) {
-                let function = self.function(module, &kernel)?;
-                self.functions.insert(kernel, function);
+            if self.modules.contains_key(name) {
+                continue;
             }
+            let names = kernel_names(source);
+            if launches.iter().any(|launch| names.iter().any(|name| name == launch.kernel)) {
+                self.load_kernels(name, source)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn load_kernels(&mut self, name: &'static str, source: &str) -> Result<(), RuntimeError> {
+        let architecture = self.facts.architecture();
+        let compiled = self.compiler.module(name, source, &architecture)?;
+        // SAFETY: a cubin is self-contained and outlives the call.
+        let loaded = unsafe { result::module::load_data(compiled.cubin.as_ptr().cast()) };
+        let module = self.check(loaded, "loading a module")?;
+        self.modules.insert(name, module);
+        let own = architecture.ends_with('a');
+        for kernel in kernel_names(source).into_iter().filter(|name| own || !name.starts_with(HOPPER)) {
+            let function = self.function(module, &kernel)?;
+            self.functions.insert(kernel, function);
         }
         Ok(())
     }
@@ -399,7 +415,7 @@ impl Drop for Device {
         if self.broken.is_none() {
             // SAFETY: all of these were made here and are released once.
             unsafe {
-                for module in self.modules.drain(..) {
+                for module in std::mem::take(&mut self.modules).into_values() {
                     let _ = result::module::unload(module);
                 }
                 let _ = result::stream::destroy(self.stream);

@@ -24,6 +24,9 @@ pub const SOURCES: [(&str, &str); 6] = [
     ("gradient.cu", include_str!("../../kernels/gradient.cu")),
 ];
 
+/// Those that only the way back of a training needs: they are compiled when a program has it.
+pub const TRAINING_SOURCES: [&str; 2] = ["attention_gradient.cu", "gradient.cu"];
+
 /// First bytes of a cache entry, before the SHA-256 of what follows it.
 const MAGIC: &[u8; 8] = b"hrcubin1";
 

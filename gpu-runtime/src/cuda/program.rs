@@ -142,7 +142,8 @@ impl Program {
         weights: impl FnOnce(Vec<usize>, &mut Sink<'_>) -> Result<(), RuntimeError>,
     ) -> Result<Self, RuntimeError> {
         let plan = Plan::of(graph, loaded);
-        let workspace_bytes = lower(graph, &plan.addresses(0, 0), target).workspace_bytes;
+        let Lowered { launches, workspace_bytes } = lower(graph, &plan.addresses(0, 0), target);
+        device.want(&launches)?;
         let own = device.allocate(plan.weight_bytes)?;
         let tensors = match device.allocate(plan.tensor_bytes + workspace_bytes) {
             Ok(memory) => memory,
