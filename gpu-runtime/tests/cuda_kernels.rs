@@ -10,7 +10,6 @@ mod golden;
 mod stand_in;
 
 use beside_cpu::{check, graph_of};
-use gpu_runtime::generate::Backend;
 use gpu_runtime::graph::{
     ActivationFunction, AttentionPattern, Builder, Conv, GroupNormSpec, LinearSpec, Pad, Precision, Shape,
     View,
