@@ -120,6 +120,22 @@ fn keys_and_values(b: &mut Builder, config: &UnetConfig, tokens: u32) -> TensorI
     b.linear_joined(CONTEXT_KV, &parts, features, LinearSpec { channels, bias: false, residual: None })
 }
 
+/// The same by a matrix for each cross attention, so that adapters of one are not as large as those of all.
+fn keys_and_values_apart(b: &mut Builder, config: &UnetConfig, tokens: u32) -> TensorId {
+    let features = b.input(CONTEXT, Shape::new(1, 1, tokens, config.context_channels), Precision::Model);
+    let mut all = None;
+    for (path, channels) in unet::context_parts(config) {
+        let parts = [(format!("{path}.to_k"), channels), (format!("{path}.to_v"), channels)];
+        let spec = LinearSpec { channels: 2 * channels, bias: false, residual: None };
+        let both = b.linear_joined(&format!("{path}.to_kv"), &parts, features, spec);
+        all = Some(match all {
+            None => both,
+            Some(before) => b.concat(&format!("{CONTEXT_KV} to {path}"), before, both),
+        });
+    }
+    all.expect("a network attends to its text")
+}
+
 /// Channels of all keys and values side by side.
 fn context_channels(config: &UnetConfig) -> u32 {
     unet::context_parts(config).iter().map(|(_, channels)| 2 * channels).sum()
@@ -142,7 +158,7 @@ pub fn prediction(
     tokens: u32,
 ) -> Graph {
     let mut b = Builder::new("prediction", "unet");
-    let context = keys_and_values(&mut b, config, tokens);
+    let context = keys_and_values_apart(&mut b, config, tokens);
     let latents = b.input(LATENTS, size.shape(config.latent_channels), Precision::Model);
     let conditions = conditions(&mut b, config, context);
     let motion = motion.map(|adapter| (adapter, size.frames));
