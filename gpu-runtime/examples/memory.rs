@@ -9,7 +9,7 @@ use gpu_runtime::cuda::{Target, memory_of};
 use gpu_runtime::graph::{Cost, Graph};
 use gpu_runtime::model::program::{self, LatentSize};
 use gpu_runtime::model::{MotionConfig, TextConfig, UnetConfig, VaeConfig};
-use gpu_runtime::train::{Scope, TrainingBytes};
+use gpu_runtime::train::{self, Scope};
 use gpu_runtime::{RuntimeError, cpu};
 
 /// Frames and side of the frames in pixels.
@@ -80,8 +80,9 @@ fn print(of: &Configurations) {
         let on_cpu = programs.iter().map(cpu::memory_of).fold((0, 0), both);
         let training = |memory_of: &dyn Fn(&Graph) -> (u64, u64)| {
             let of_rank = (RANK, Scope::SpatialAndMotion);
-            let bytes = TrainingBytes::of(&of.unet, motion, (size, of.text.tokens), of_rank, memory_of);
-            giga(bytes.weights + bytes.tensors)
+            let (weights, tensors) =
+                memory_of(&train::graph(&of.unet, motion, (size, of.text.tokens), of_rank));
+            giga(weights + tensors)
         };
         println!(
             "| {frames} | {side} x {side} | {:.3} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",

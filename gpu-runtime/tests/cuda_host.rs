@@ -15,7 +15,7 @@ use gpu_runtime::model::program::{self, LatentSize};
 use gpu_runtime::model::{
     Model, ModelSource, MotionConfig, TextConfig, UnetConfig, VaeConfig, VideoUnetConfig, VisionConfig,
 };
-use gpu_runtime::train::{Scope, graphs};
+use gpu_runtime::train::{self, Scope};
 use gpu_runtime::weights::Weights;
 use stand_in::StandIn;
 
@@ -250,8 +250,7 @@ fn full_size_programs_lower_to_launches_that_a_device_can_take() {
     let known: Vec<String> = SOURCES.iter().flat_map(|(_, source)| kernel_names(source)).collect();
     let training = |frames| {
         let motion = Some(&motion).filter(|_| frames > 1);
-        let [_, back] = graphs(&unet, motion, (size(frames), text.tokens), (4, Scope::SpatialAndMotion));
-        back
+        train::graph(&unet, motion, (size(frames), text.tokens), (4, Scope::SpatialAndMotion))
     };
     for (what, graph) in [
         ("training", training(1)),

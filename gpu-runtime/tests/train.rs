@@ -10,7 +10,7 @@ use std::path::Path;
 
 use golden::{recorded, relative_error};
 use gpu_runtime::RuntimeError;
-use gpu_runtime::cpu::CpuBackend;
+use gpu_runtime::cpu::{CpuBackend, memory_of};
 use gpu_runtime::generate::{Backend, CancelToken};
 use gpu_runtime::graph::Graph;
 use gpu_runtime::model::program::{self, LatentSize};
@@ -20,7 +20,7 @@ use gpu_runtime::picture::Picture;
 use gpu_runtime::schedule::StepCoefficients;
 use gpu_runtime::schedule::embedding::{guidance_embedding, timestep_embedding};
 use gpu_runtime::train::{
-    OptimizerSettings, Sample, Scope, Subject, TrainProgress, TrainRequest, Trained, TrainingBytes, train,
+    OptimizerSettings, Sample, Scope, Subject, TrainProgress, TrainRequest, Trained, graph, train,
 };
 use lessons::{GUIDANCE, SETTINGS, case, golden_file, source, trainer};
 
@@ -222,9 +222,8 @@ fn memory_is_known_before_anything_is_loaded() {
     for frames in [1, 4] {
         let size = LatentSize { clips: 1, frames, height: 8, width: 8 };
         let (kind, samples) = ((4, Scope::SpatialAndMotion), (size, model.text.tokens));
-        let planned =
-            TrainingBytes::of(&model.unet, model.motion.as_ref(), samples, kind, gpu_runtime::cpu::memory_of);
-        let planned = planned.weights + planned.tensors;
+        let (weights, tensors) = memory_of(&graph(&model.unet, model.motion.as_ref(), samples, kind));
+        let planned = weights + tensors;
         let mut trainer = trainer(frames, SETTINGS, cpu());
         let latents = vec![0.5; trainer.sample_elements()];
         trainer.step(&[Sample { noise: latents.clone(), latents, timestep: 3 }]).unwrap();

@@ -68,23 +68,18 @@ fn joint(b: &mut Builder, weight: WeightId, sites: Vec<Site>, adapters: &Adapter
 }
 
 impl Joint {
-    /// Writes the adapters' values into a program: up times alpha / rank, so that the program knows no scale. The turned
-    /// matrices only where the program goes back.
+    /// Writes the adapters' values into a program: up times alpha / rank, so that the program knows no scale.
     pub(super) fn write(
         &self,
         backend: &mut dyn Backend,
         program: ProgramId,
         adapters: &Adapters,
-        back: bool,
     ) -> Result<(), RuntimeError> {
         let [down, up] = self.values(adapters);
         backend.write(program, self.down, &down)?;
         backend.write(program, self.up, &up)?;
-        if back {
-            backend.write(program, self.down_turned, &exchanged(&down, self.columns))?;
-            backend.write(program, self.up_turned, &exchanged(&up, self.depth))?;
-        }
-        Ok(())
+        backend.write(program, self.down_turned, &exchanged(&down, self.columns))?;
+        backend.write(program, self.up_turned, &exchanged(&up, self.depth))
     }
 
     /// Down and up of all sites together.

@@ -16,7 +16,7 @@ mod trainer;
 
 pub use adapter::{Adapters, Layer, Pair, Scope};
 pub use optimizer::OptimizerSettings;
-pub use program::{TrainingBytes, graphs};
+pub use program::graph;
 pub use request::{
     BATCH_MAX, IMAGES_MAX, RANK_MAX, STEPS_MAX, Subject, TrainProgress, TrainRequest, Trained,
 };

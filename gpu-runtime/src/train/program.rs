@@ -1,5 +1,6 @@
-//! The programs of a training: the network with its adapters, and the same with the way back. Text features go through both,
-//! so that the keys and values of cross attentions are trained as well.
+//! The program of a training: the network with its adapters, and the way back. Text features go through it, so that the keys and
+//! values of cross attentions are trained as well. Where only a prediction is wanted it runs as a whole too: that happens
+//! 16 times in a training, and a second program would need its own tensors.
 
 use std::collections::BTreeMap;
 
@@ -18,20 +19,17 @@ pub(super) const TARGET: &str = "target";
 /// Input of the way back: factors of prediction and target in the gradient of the loss by the prediction.
 const FACTORS: &str = "factors";
 
-/// The programs, not loaded yet. Pure.
-pub(super) struct Programs {
-    /// Text features and noised latents to a prediction.
-    there: Graph,
-    /// The same and the way back.
-    back: Graph,
+/// The program, not loaded yet. Pure.
+pub(super) struct Program {
+    graph: Graph,
     result: TensorId,
     joints: Vec<Joint>,
     /// Gradients of each joint's down and up.
     gradients: Vec<[Option<TensorId>; 2]>,
 }
 
-impl Programs {
-    /// The programs for samples of a size, with a fresh adapter for each layer of the scope.
+impl Program {
+    /// The program for samples of a size, with a fresh adapter for each layer of the scope.
     pub(super) fn new(
         unet: &UnetConfig,
         motion: Option<&MotionConfig>,
@@ -44,57 +42,30 @@ impl Programs {
         let found = sites(&there, scope, seed, adapters);
         let (there, joints) = attach(there, &found, adapters);
         let result = there.outputs[0];
-        let (back, gradients) = with_way_back(there.clone(), result, &joints);
-        Self { there, back, result, joints, gradients }
+        let (graph, gradients) = with_way_back(there, result, &joints);
+        Self { graph, result, joints, gradients }
     }
 
     pub(super) fn load(self, weights: &Weights, backend: &mut dyn Backend) -> Result<Loaded, RuntimeError> {
-        let back = backend.load(&self.back, weights)?;
-        let there = backend.load(&self.there, weights)?;
-        if let Some(units) = self.back.find(UNITS_NAME) {
-            backend.write(back, units, &UNITS)?;
+        let id = backend.load(&self.graph, weights)?;
+        if let Some(units) = self.graph.find(UNITS_NAME) {
+            backend.write(id, units, &UNITS)?;
         }
-        Ok(Loaded { programs: self, ids: [there, back], fresh: [false; 2] })
+        Ok(Loaded { program: self, id, fresh: false })
     }
 }
 
-/// What training holds in a device's memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TrainingBytes {
-    /// Weights of the network, those that the way back uses turned once more.
-    pub weights: u64,
-    /// Tensors of the network with and without the way back.
-    pub tensors: u64,
-}
-
-impl TrainingBytes {
-    /// Counts a network, samples of a size and adapters of a rank, from configurations alone. `memory_of` is a backend's
-    /// count of a program's weights and tensors: [`crate::cpu::memory_of`], [`crate::cuda::memory_of`].
-    #[must_use]
-    pub fn of(
-        unet: &UnetConfig,
-        motion: Option<&MotionConfig>,
-        samples: (LatentSize, u32),
-        (rank, scope): (u32, Scope),
-        memory_of: impl Fn(&Graph) -> (u64, u64),
-    ) -> Self {
-        let [there, back] = graphs(unet, motion, samples, (rank, scope)).map(|graph| memory_of(&graph));
-        Self { weights: back.0, tensors: there.1 + back.1 }
-    }
-}
-
-/// The graphs of a training without and with the way back, for samples of a size with so many tokens, and adapters of a rank:
-/// for counts, and for launches without a device.
+/// The graph of a training, for samples of a size with so many tokens, and adapters of a rank: for counts of memory and work,
+/// and for launches without a device.
 #[must_use]
-pub fn graphs(
+pub fn graph(
     unet: &UnetConfig,
     motion: Option<&MotionConfig>,
     samples: (LatentSize, u32),
     (rank, scope): (u32, Scope),
-) -> [Graph; 2] {
+) -> Graph {
     let mut adapters = Adapters { rank: rank as usize, alpha: 1.0, layers: Vec::new() };
-    let programs = Programs::new(unet, motion, samples, (scope, 0), &mut adapters);
-    [programs.there, programs.back]
+    Program::new(unet, motion, samples, (scope, 0), &mut adapters).graph
 }
 
 /// Appends the gradient of the mean squared error, and the way back from it to the joints' matrices.
@@ -114,60 +85,36 @@ fn with_way_back(there: Graph, result: TensorId, joints: &[Joint]) -> (Graph, Ve
     (graph, gradients.as_chunks().0.to_vec())
 }
 
-/// The programs on a backend.
+/// The program on a backend.
 pub(super) struct Loaded {
-    programs: Programs,
-    /// Without and with the way back.
-    ids: [ProgramId; 2],
-    /// Whether each has the adapters as they are.
-    fresh: [bool; 2],
+    program: Program,
+    id: ProgramId,
+    /// Whether it has the adapters as they are.
+    fresh: bool,
 }
 
 impl Loaded {
-    /// Writes an input by its name wherever it is one.
+    fn find(&self, name: &str) -> TensorId {
+        self.program.graph.find(name).expect("programs have the tensors that their module names")
+    }
+
+    /// Writes an input by its name.
     pub(super) fn write(
-        &mut self,
+        &self,
         backend: &mut dyn Backend,
         name: &str,
         values: &[f32],
     ) -> Result<(), RuntimeError> {
-        let mut found = false;
-        for (graph, id) in [&self.programs.there, &self.programs.back].into_iter().zip(self.ids) {
-            if let Some(tensor) = graph.find(name) {
-                backend.write(id, tensor, values)?;
-                found = true;
-            }
-        }
-        assert!(found, "programs have the tensors that their module names, `{name}` too");
-        Ok(())
+        backend.write(self.id, self.find(name), values)
     }
 
     /// Says that the adapters have changed.
     pub(super) fn forget_adapters(&mut self) {
-        self.fresh = [false; 2];
+        self.fresh = false;
     }
 
     pub(super) fn sample_elements(&self) -> usize {
-        let latents = self.programs.there.find(program::LATENTS).expect("samples enter as latents");
-        self.programs.there.tensor(latents).shape.elements() as usize
-    }
-
-    /// Runs the program without (0) or with (1) the way back; gives the prediction.
-    fn run(
-        &mut self,
-        backend: &mut dyn Backend,
-        which: usize,
-        adapters: &Adapters,
-    ) -> Result<Vec<f32>, RuntimeError> {
-        let id = self.ids[which];
-        if !self.fresh[which] {
-            for joint in &self.programs.joints {
-                joint.write(backend, id, adapters, which == 1)?;
-            }
-            self.fresh[which] = true;
-        }
-        backend.run(id)?;
-        read(backend, id, &self.programs.there, self.programs.result)
+        self.program.graph.tensor(self.find(program::LATENTS)).shape.elements() as usize
     }
 
     /// The prediction for what was written last.
@@ -176,7 +123,14 @@ impl Loaded {
         backend: &mut dyn Backend,
         adapters: &Adapters,
     ) -> Result<Vec<f32>, RuntimeError> {
-        self.run(backend, 0, adapters)
+        if !self.fresh {
+            for joint in &self.program.joints {
+                joint.write(backend, self.id, adapters)?;
+            }
+            self.fresh = true;
+        }
+        backend.run(self.id)?;
+        self.read(backend, self.program.result)
     }
 
     /// The same; adds the gradients of Σ factor / 2 · (prediction - target)².
@@ -188,28 +142,22 @@ impl Loaded {
         gradients: &mut [Pair],
     ) -> Result<Vec<f32>, RuntimeError> {
         self.write(backend, FACTORS, &[factor as f32, -factor as f32])?;
-        let predicted = self.run(backend, 1, adapters)?;
-        let Programs { back, joints, gradients: found, .. } = &self.programs;
-        for (joint, of_matrices) in joints.iter().zip(found) {
+        let predicted = self.predict(backend, adapters)?;
+        for (joint, of_matrices) in self.program.joints.iter().zip(&self.program.gradients) {
             let mut values = joint.elements().map(|elements| vec![0.0; elements]);
             for (of_matrix, values) in of_matrices.iter().zip(&mut values) {
                 if let Some(of_matrix) = of_matrix {
-                    *values = read(backend, self.ids[1], back, *of_matrix)?;
+                    *values = self.read(backend, *of_matrix)?;
                 }
             }
             joint.add(&values[0], &values[1], adapters, gradients);
         }
         Ok(predicted)
     }
-}
 
-fn read(
-    backend: &mut dyn Backend,
-    program: ProgramId,
-    graph: &Graph,
-    tensor: TensorId,
-) -> Result<Vec<f32>, RuntimeError> {
-    let mut values = vec![0.0; graph.tensor(tensor).shape.elements() as usize];
-    backend.read(program, tensor, &mut values)?;
-    Ok(values)
+    fn read(&self, backend: &mut dyn Backend, tensor: TensorId) -> Result<Vec<f32>, RuntimeError> {
+        let mut values = vec![0.0; self.program.graph.tensor(tensor).shape.elements() as usize];
+        backend.read(self.id, tensor, &mut values)?;
+        Ok(values)
+    }
 }

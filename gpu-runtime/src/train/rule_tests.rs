@@ -101,7 +101,7 @@ impl Way {
 
     fn run(&mut self, adapters: &Adapters) {
         for joint in &self.joints {
-            joint.write(&mut self.backend, self.id, adapters, true).unwrap();
+            joint.write(&mut self.backend, self.id, adapters).unwrap();
         }
         self.backend.run(self.id).unwrap();
     }
