@@ -1,196 +1,21 @@
-//! Launches by the ten thousand in a simulated cloud that loses replies, throttles, answers late and incompletely, shows stale lists
-//! and takes instances away, while the control plane is killed again and again. At the end every instance belongs to one
-//! launch and every launch that the plane counts on has its instance.
-//!
-//! `HEADROOM_LAUNCHES=100000` sets the count, `HEADROOM_SEED` the seed, `HEADROOM_TRACE` names an instance or launch whose
-//! story is printed. The plane and its fleet driver are modelled here as
-//! far as they matter: what is durable, what is repeated after a restart, what a comparison may end.
+//! The plane and its fleet driver as far as they matter, and the calls on their way to the cloud and back.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use control::command::{LaunchRefusal, LaunchToken};
-use control::fleet::ec2::call::{Call, CloudError, Life, Reply, Seen, Way};
+use control::command::LaunchToken;
+use control::fleet::ec2::call::{Call, CloudError, Reply, Way};
 use control::fleet::ec2::roster::{Answer, CallId, Known, Patience, Plan, Roster};
 use policy::model::PoolId;
 use policy::units::random::mix;
 use policy::units::{Duration, Instant};
 
-const fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-/// Chance, from a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        mix(self.0)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.roll() % bound.max(1)
-    }
-
-    fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    fn span(&mut self, from_ms: u64, to_ms: u64) -> Duration {
-        ms(from_ms + self.below(to_ms - from_ms))
-    }
-}
-
-/// An instance of the simulated account.
-#[derive(Clone, Debug)]
-struct Machine {
-    token: Option<(LaunchToken, Instant)>,
-    batch: Vec<LaunchToken>,
-    is_own: bool,
-    visible_from: Instant,
-    over: Option<Instant>,
-}
-
-/// The simulated account.
-struct SimCloud {
-    dice: Dice,
-    machines: BTreeMap<String, Machine>,
-    by_client_token: BTreeMap<String, Vec<String>>,
-    made: u64,
-    is_idempotent: bool,
-    has_faults: bool,
-    /// Longest time that a list may lag.
-    lag_ms: u64,
-    faults: BTreeMap<&'static str, u64>,
-}
-
-impl SimCloud {
-    fn count(&mut self, fault: &'static str) {
-        *self.faults.entry(fault).or_insert(0) += 1;
-    }
-
-    /// Carries a call out at `now`; gives the reply that the caller may get.
-    fn execute(&mut self, now: Instant, call: &Call) -> Result<Reply, CloudError> {
-        if self.has_faults && self.dice.percent(5) {
-            self.count("throttled");
-            return Err(CloudError::Throttled);
-        }
-        match call {
-            Call::Launch(call) => self.launch(now, call.client_token(), &call.tokens, call.way),
-            Call::Tag { handle, token } => {
-                let visible = self.machines.get(handle).filter(|machine| machine.visible_from <= now);
-                if visible.is_none() {
-                    self.count("tag of an instance not seen yet");
-                    return Err(CloudError::NotFound);
-                }
-                let shown = now + self.dice.span(0, self.lag_ms);
-                if let Some(machine) = self.machines.get_mut(handle) {
-                    machine.token = Some((*token, shown));
-                }
-                Ok(Reply::Done)
-            }
-            Call::Terminate { handles } => {
-                let known = |handle: &String| {
-                    self.machines.get(handle).is_some_and(|machine| machine.visible_from <= now)
-                };
-                if !handles.iter().all(known) {
-                    self.count("termination of an instance not seen yet");
-                    return Err(CloudError::NotFound);
-                }
-                for handle in handles {
-                    let machine = self.machines.get_mut(handle).expect("it is known");
-                    assert!(machine.is_own, "an instance of somebody else was terminated: {handle}");
-                    machine.over = machine.over.or(Some(now));
-                }
-                Ok(Reply::Done)
-            }
-            Call::List => {
-                if self.has_faults && self.dice.percent(2) {
-                    self.count("list that nobody understands");
-                    return Err(CloudError::InDoubt("<html>".to_owned()));
-                }
-                Ok(Reply::Listed(self.list(now)))
-            }
-        }
-    }
-
-    fn launch(
-        &mut self,
-        now: Instant,
-        client_token: String,
-        tokens: &[LaunchToken],
-        way: Way,
-    ) -> Result<Reply, CloudError> {
-        if self.is_idempotent
-            && let Some(handles) = self.by_client_token.get(&client_token)
-        {
-            return Ok(Reply::Launched { handles: handles.clone(), refusals: Vec::new() });
-        }
-        if self.has_faults && way == Way::Fleet && self.dice.below(2000) == 0 {
-            self.count("CreateFleet not to be had");
-            return Err(CloudError::Unsupported("UnsupportedOperation".to_owned()));
-        }
-        if self.has_faults && self.dice.percent(15) {
-            self.count("no capacity");
-            return Err(CloudError::Refused(LaunchRefusal::InsufficientCapacity));
-        }
-        let mut count = tokens.len();
-        let mut refusals = Vec::new();
-        if self.has_faults && self.dice.percent(20) {
-            self.count("partial fleet");
-            count = self.dice.below(count as u64) as usize;
-            refusals.push(LaunchRefusal::Quota);
-        }
-        let mut handles = Vec::new();
-        for _ in 0..count {
-            let handle = format!("i-{:08x}", mix(self.made) as u32 as u64 | self.made << 32);
-            self.made += 1;
-            // One in a thousand is seen far later than lists may lag.
-            let late = if self.has_faults && self.dice.below(1000) == 0 {
-                self.count("instance seen very late");
-                self.dice.span(30_000, 180_000)
-            } else {
-                self.dice.span(0, self.lag_ms)
-            };
-            let token = (tokens.len() == 1).then(|| (tokens[0], now));
-            let batch = if tokens.len() == 1 { Vec::new() } else { tokens.to_vec() };
-            let machine = Machine { token, batch, is_own: true, visible_from: now + late, over: None };
-            self.machines.insert(handle.clone(), machine);
-            handles.push(handle);
-        }
-        self.by_client_token.insert(client_token, handles.clone());
-        Ok(Reply::Launched { handles, refusals })
-    }
-
-    fn list(&mut self, now: Instant) -> Vec<Seen> {
-        // Terminated instances are shown for a while, then never again.
-        let shown = |machine: &Machine| machine.over.is_none_or(|over| now.since(over) < ms(300_000));
-        self.machines.retain(|_, machine| shown(machine));
-        let mut seen = Vec::new();
-        for (handle, machine) in self.machines.iter().filter(|(_, machine)| machine.is_own) {
-            if machine.visible_from > now {
-                continue;
-            }
-            let stale = ms(mix(self.dice.0 ^ seen.len() as u64) % self.lag_ms);
-            let life =
-                if machine.over.is_some_and(|over| over + stale <= now) { Life::Over } else { Life::Up };
-            let token = machine.token.filter(|(_, shown)| *shown <= now).map(|(token, _)| token);
-            seen.push(Seen { handle: handle.clone(), token, batch: machine.batch.clone(), life });
-        }
-        seen
-    }
-
-    fn alive(&self) -> BTreeSet<String> {
-        let alive = self.machines.iter().filter(|(_, machine)| machine.is_own && machine.over.is_none());
-        alive.map(|(handle, _)| handle.clone()).collect()
-    }
-}
+use crate::cloud::{Dice, Machine, SimCloud, ms};
 
 /// What the plane keeps durably of a launch.
 #[derive(Clone, Debug)]
-struct Durable {
-    handle: Option<String>,
-    is_ending: bool,
+pub(crate) struct Durable {
+    pub(crate) handle: Option<String>,
+    pub(crate) is_ending: bool,
 }
 
 /// What the fleet driver tells the plane.
@@ -237,30 +62,30 @@ enum Fate {
     ReplyGarbled,
 }
 
-struct World {
-    now: Instant,
+pub(crate) struct World {
+    pub(crate) now: Instant,
     dice: Dice,
-    cloud: SimCloud,
+    pub(crate) cloud: SimCloud,
     /// Events by time, earliest first.
     calendar: BinaryHeap<std::cmp::Reverse<(u64, u64)>>,
     events: BTreeMap<u64, Happening>,
     sequence: u64,
-    plane: BTreeMap<LaunchToken, Durable>,
+    pub(crate) plane: BTreeMap<LaunchToken, Durable>,
     /// Instances that each launch was durably told to have.
-    told: BTreeMap<LaunchToken, BTreeSet<String>>,
+    pub(crate) told: BTreeMap<LaunchToken, BTreeSet<String>>,
     /// The process: it is killed and started again.
     life: u64,
-    roster: Roster,
+    pub(crate) roster: Roster,
     launching: BTreeSet<LaunchToken>,
     ending: BTreeSet<LaunchToken>,
     missing: BTreeMap<LaunchToken, Instant>,
     compared: Option<(Instant, BTreeSet<LaunchToken>)>,
     pending: Vec<Told>,
-    ordered: u64,
+    pub(crate) ordered: u64,
     wanted: u64,
     size_max: usize,
-    refused: u64,
-    kills: u64,
+    pub(crate) refused: u64,
+    pub(crate) kills: u64,
     wake: Option<Instant>,
     /// Whose story is printed.
     traced: Option<String>,
@@ -277,7 +102,7 @@ fn pool_of(token: LaunchToken) -> PoolId {
 }
 
 impl World {
-    fn new(seed: u64, wanted: u64, is_idempotent: bool) -> Self {
+    pub(crate) fn new(seed: u64, wanted: u64, is_idempotent: bool) -> Self {
         let cloud = SimCloud {
             dice: Dice(mix(seed)),
             machines: BTreeMap::new(),
@@ -355,7 +180,7 @@ impl World {
     }
 
     /// Until nothing more is wanted, then on without faults until all is quiet.
-    fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         while !self.is_enough() {
             self.step();
         }
@@ -649,58 +474,4 @@ impl World {
         }
         self.missing = missing;
     }
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-fn check(seed: u64, wanted: u64, is_idempotent: bool) {
-    let mut world = World::new(seed, wanted, is_idempotent);
-    world.run();
-    let needed: BTreeMap<String, LaunchToken> = world
-        .plane
-        .iter()
-        .filter_map(|(token, durable)| durable.handle.clone().map(|handle| (handle, *token)))
-        .collect();
-    let open: Vec<_> =
-        world.plane.iter().filter(|(_, durable)| durable.handle.is_none() || durable.is_ending).collect();
-    assert!(open.is_empty(), "orders without an answer: {open:?}");
-    let alive = world.cloud.alive();
-    let orphans: Vec<&String> = alive.iter().filter(|handle| !needed.contains_key(*handle)).collect();
-    assert!(orphans.is_empty(), "instances that no launch needs: {orphans:?}");
-    assert_eq!(needed.len(), world.plane.len(), "an instance has two launches");
-    let dead: Vec<_> = needed.iter().filter(|(handle, _)| !alive.contains(*handle)).collect();
-    assert!(dead.is_empty(), "the plane counts on what is gone: {dead:?}");
-    let foreign = world.cloud.machines.values().filter(|machine| !machine.is_own && machine.over.is_none());
-    assert_eq!(foreign.count(), 20);
-    let told = world.told.len();
-    println!(
-        "seed {seed}: {} launches ordered, {} instances made, {told} launches had one, {} refused, {} kills, {} orphans ended by the last process, {:.0} s; at the end {} instances for {} launches; {:?}",
-        world.ordered,
-        world.cloud.made,
-        world.refused,
-        world.kills,
-        world.roster.health().orphans,
-        world.now.as_secs_f64(),
-        alive.len(),
-        world.plane.len(),
-        world.cloud.faults,
-    );
-    for fault in ["throttled", "no capacity", "partial fleet", "request lost", "reply lost", "reply garbled"]
-    {
-        let count = world.cloud.faults.get(fault).copied().unwrap_or(0);
-        assert!(count > wanted / 2000, "{fault} was tried {count} times only");
-    }
-    assert!(world.kills > wanted / 1000, "{} kills only", world.kills);
-}
-
-#[test]
-fn no_launch_is_doubled_or_lost_whatever_fails() {
-    check(setting("HEADROOM_SEED", 1), setting("HEADROOM_LAUNCHES", 20_000), true);
-}
-
-#[test]
-fn no_instance_is_left_over_where_client_tokens_mean_nothing() {
-    check(setting("HEADROOM_SEED", 2), setting("HEADROOM_LAUNCHES", 20_000) / 4, false);
 }
