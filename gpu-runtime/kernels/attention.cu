@@ -70,11 +70,7 @@ template <int D, int DV, int KT, int WARPS, bool ALIGNED> __device__ __forceinli
     copy_commit();
 
     float sum[DV / 8][4];
-#pragma unroll
-    for (int j = 0; j < DV / 8; j++)
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            sum[j][k] = 0.0f;
+    clear<DV>(sum);
     const float NONE = -1.0e30f;
     float most[2] = {NONE, NONE}; // of rows lane / 4 and lane / 4 + 8, in units of log2
     float total[2] = {0.0f, 0.0f};
@@ -107,11 +103,7 @@ template <int D, int DV, int KT, int WARPS, bool ALIGNED> __device__ __forceinli
             }
         }
         float score[KT / 8][4];
-#pragma unroll
-        for (int j = 0; j < KT / 8; j++)
-#pragma unroll
-            for (int k = 0; k < 4; k++)
-                score[j][k] = 0.0f;
+        clear<KT>(score);
 #pragma unroll
         for (int step = 0; step < D / 16; step++) {
             u32* fragment = fragment_query[QUERIES_IN_REGISTERS ? step : 0];
@@ -168,19 +160,7 @@ template <int D, int DV, int KT, int WARPS, bool ALIGNED> __device__ __forceinli
                 score[j][k] = exp2_fast(score[j][k] - most[k >> 1]);
                 total[k >> 1] += score[j][k];
             }
-#pragma unroll
-        for (int step = 0; step < KT / 16; step++) {
-            u32 weight[4] = {pack_bf16(score[2 * step][0], score[2 * step][1]), pack_bf16(score[2 * step][2], score[2 * step][3]),
-                             pack_bf16(score[2 * step + 1][0], score[2 * step + 1][1]),
-                             pack_bf16(score[2 * step + 1][2], score[2 * step + 1][3])};
-#pragma unroll
-            for (int j = 0; j < DV / 16; j++) {
-                u32 v[4];
-                load_matrices_transposed(v, tile_value + (step * 16 + (lane & 15)) * PITCH_V + j * 16 + (lane >> 4) * 8);
-                mma_16x8x16(sum[2 * j], weight, v[0], v[1]);
-                mma_16x8x16(sum[2 * j + 1], weight, v[2], v[3]);
-            }
-        }
+        add_products<KT, DV, PITCH_V>(sum, score, tile_value, lane);
     }
 #pragma unroll
     for (int h = 0; h < 2; h++) {

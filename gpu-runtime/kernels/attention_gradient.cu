@@ -55,11 +55,7 @@ constexpr float LN_2 = 0.69314718f;
 // sum = rows * tile^T: 16 rows at `row` (this lane's, for load_matrices) times N rows of the tile, both PITCH apart.
 template <int D, int N, int PITCH>
 __device__ __forceinline__ void products(float (&sum)[N / 8][4], const u16* row, const u16* tile, u32 lane) {
-#pragma unroll
-    for (int j = 0; j < N / 8; j++)
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            sum[j][k] = 0.0f;
+    clear<N>(sum);
 #pragma unroll
     for (int step = 0; step < D / 16; step++) {
         u32 a[4];
@@ -74,36 +70,16 @@ __device__ __forceinline__ void products(float (&sum)[N / 8][4], const u16* row,
     }
 }
 
-// sum += left * tile: 16 x N numbers, rounded to bf16, times C columns of the tile's N rows.
-template <int N, int C, int PITCH>
-__device__ __forceinline__ void add_products(float (&sum)[C / 8][4], const float (&left)[N / 8][4], const u16* tile, u32 lane) {
-#pragma unroll
-    for (int step = 0; step < N / 16; step++) {
-        u32 a[4] = {pack_bf16(left[2 * step][0], left[2 * step][1]), pack_bf16(left[2 * step][2], left[2 * step][3]),
-                    pack_bf16(left[2 * step + 1][0], left[2 * step + 1][1]), pack_bf16(left[2 * step + 1][2], left[2 * step + 1][3])};
-#pragma unroll
-        for (int j = 0; j < C / 16; j++) {
-            u32 b[4];
-            load_matrices_transposed(b, tile + (step * 16 + (lane & 15)) * PITCH + j * 16 + (lane >> 4) * 8);
-            mma_16x8x16(sum[2 * j], a, b[0], b[1]);
-            mma_16x8x16(sum[2 * j + 1], a, b[2], b[3]);
-        }
-    }
-}
-
-template <int C> __device__ __forceinline__ void clear(float (&sum)[C / 8][4]) {
-#pragma unroll
-    for (int j = 0; j < C / 8; j++)
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            sum[j][k] = 0.0f;
-}
-
 // Head, outer batch and position of this block.
 struct Batch {
     u32 head;
     u32 outer;
     u32 position;
+
+    // Where this block's rows begin in a tensor with these strides; with outer stride 0, those of the first outer batch.
+    __device__ __forceinline__ u64 offset(u64 outer_stride, u32 position_stride, u32 per_head) const {
+        return outer * outer_stride + (u64)position * position_stride + head * per_head;
+    }
 
     __device__ __forceinline__ Batch(const AttentionGradientArgs& a) {
         head = blockIdx.x % a.heads;
@@ -120,10 +96,10 @@ template <int D, int KT, int WARPS, bool ALIGNED> __device__ __forceinline__ voi
     Batch at(a);
     u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     u32 query_first = blockIdx.y * QUERIES;
-    const u16* query = a.query + at.outer * a.query_outer + (u64)at.position * a.query_position + at.head * a.head_width;
-    const u16* key = a.key + at.outer * a.key_outer + (u64)at.position * a.key_position + at.head * a.head_width;
-    u64 first = at.outer * a.result_outer + (u64)at.position * a.result_position + at.head * a.head_width;
-    float* rows = a.rows + at.outer * a.rows_outer + (u64)at.position * a.rows_position + 2 * at.head;
+    const u16* query = a.query + at.offset(a.query_outer, a.query_position, a.head_width);
+    const u16* key = a.key + at.offset(a.key_outer, a.key_position, a.head_width);
+    u64 first = at.offset(a.result_outer, a.result_position, a.head_width);
+    float* rows = a.rows + at.offset(a.rows_outer, a.rows_position, 2);
 
     fetch_rows<QUERIES, D, THREADS, ALIGNED>(shared_query, query, a.query_token, query_first, a.queries, 0, a.head_width);
     const float NONE = -1.0e30f;
@@ -198,6 +174,25 @@ __device__ __forceinline__ void store_pair(const AttentionGradientArgs& a, u32 s
     }
 }
 
+// Stores what a warp has of a 16 x C tile, times a factor: rows from `row_first` on, columns from `column_first` on.
+template <int C, bool ALIGNED>
+__device__ __forceinline__ void store_tile(const AttentionGradientArgs& a, u32 split, u64 out, const float (&sum)[C / 8][4], u32 row_first,
+                                           u32 rows, u32 column_first, float factor) {
+    u32 lane = threadIdx.x & 31;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        u32 row = row_first + (lane >> 2) + h * 8;
+        if (row >= rows)
+            continue;
+#pragma unroll
+        for (int j = 0; j < C / 8; j++) {
+            u32 column = column_first + j * 8 + (lane & 3) * 2;
+            store_pair<ALIGNED>(a, split, out + (u64)row * a.out_token + column, column, sum[j][2 * h] * factor,
+                                sum[j][2 * h + 1] * factor);
+        }
+    }
+}
+
 // C: columns of the gradient that one block computes.
 template <int D, int C, int KT, int WARPS, bool ALIGNED> __device__ __forceinline__ void attention_query(const AttentionGradientArgs& a) {
     constexpr int THREADS = WARPS * 32, QUERIES = WARPS * 16, PITCH = D + 8;
@@ -209,11 +204,11 @@ template <int D, int C, int KT, int WARPS, bool ALIGNED> __device__ __forceinlin
     u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     u32 query_first = blockIdx.y * QUERIES;
     u32 column_first = blockIdx.z * C;
-    const u16* query = a.query + at.outer * a.query_outer + (u64)at.position * a.query_position + at.head * a.head_width;
-    const u16* key = a.key + at.outer * a.key_outer + (u64)at.position * a.key_position + at.head * a.head_width;
-    const u16* value = a.value + at.outer * a.value_outer + (u64)at.position * a.value_position + at.head * a.head_width;
-    const u16* of_out = a.of_out + at.outer * a.result_outer + (u64)at.position * a.result_position + at.head * a.head_width;
-    const float* rows = a.rows + at.outer * a.rows_outer + (u64)at.position * a.rows_position + 2 * at.head;
+    const u16* query = a.query + at.offset(a.query_outer, a.query_position, a.head_width);
+    const u16* key = a.key + at.offset(a.key_outer, a.key_position, a.head_width);
+    const u16* value = a.value + at.offset(a.value_outer, a.value_position, a.head_width);
+    const u16* of_out = a.of_out + at.offset(a.result_outer, a.result_position, a.head_width);
+    const float* rows = a.rows + at.offset(a.rows_outer, a.rows_position, 2);
 
     fetch_rows<QUERIES, D, THREADS, ALIGNED>(shared_query, query, a.query_token, query_first, a.queries, 0, a.head_width);
     fetch_rows<QUERIES, D, THREADS, ALIGNED>(shared_of_out, of_out, a.result_token, query_first, a.queries, 0, a.head_width);
@@ -251,19 +246,8 @@ template <int D, int C, int KT, int WARPS, bool ALIGNED> __device__ __forceinlin
             }
         add_products<KT, C, PITCH>(sum, score, shared_key + column_first, lane);
     }
-    u64 out = at.outer * a.out_outer + (u64)at.position * a.out_position + at.head * a.head_width;
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        u32 row = query_first + warp * 16 + (lane >> 2) + h * 8;
-        if (row >= a.queries)
-            continue;
-#pragma unroll
-        for (int j = 0; j < C / 8; j++) {
-            u32 column = column_first + j * 8 + (lane & 3) * 2;
-            store_pair<ALIGNED>(a, 0, out + (u64)row * a.out_token + column, column, sum[j][2 * h] * a.factor,
-                                sum[j][2 * h + 1] * a.factor);
-        }
-    }
+    u64 out = at.offset(a.out_outer, a.out_position, a.head_width);
+    store_tile<C, ALIGNED>(a, 0, out, sum, query_first + warp * 16, a.queries, column_first, a.factor);
 }
 
 template <int D, int C, int QT, int WARPS, bool ALIGNED> __device__ __forceinline__ void attention_key_value(const AttentionGradientArgs& a) {
@@ -278,11 +262,11 @@ template <int D, int C, int QT, int WARPS, bool ALIGNED> __device__ __forceinlin
     u32 key_first = blockIdx.y * KEYS;
     u32 split = blockIdx.z % a.splits;
     u32 column_first = blockIdx.z / a.splits * C;
-    const u16* key = a.key + at.outer * a.key_outer + (u64)at.position * a.key_position + at.head * a.head_width;
-    const u16* value = a.value + at.outer * a.value_outer + (u64)at.position * a.value_position + at.head * a.head_width;
-    const u16* query = a.query + (u64)at.position * a.query_position + at.head * a.head_width;
-    const u16* of_out = a.of_out + (u64)at.position * a.result_position + at.head * a.head_width;
-    const float* rows = a.rows + (u64)at.position * a.rows_position + 2 * at.head;
+    const u16* key = a.key + at.offset(a.key_outer, a.key_position, a.head_width);
+    const u16* value = a.value + at.offset(a.value_outer, a.value_position, a.head_width);
+    const u16* query = a.query + at.offset(0, a.query_position, a.head_width);
+    const u16* of_out = a.of_out + at.offset(0, a.result_position, a.head_width);
+    const float* rows = a.rows + at.offset(0, a.rows_position, 2);
 
     fetch_rows<KEYS, D, THREADS, ALIGNED>(shared_key, key, a.key_token, key_first, a.keys, 0, a.head_width);
     fetch_rows<KEYS, D, THREADS, ALIGNED>(shared_value, value, a.value_token, key_first, a.keys, 0, a.head_width);
@@ -330,20 +314,9 @@ template <int D, int C, int QT, int WARPS, bool ALIGNED> __device__ __forceinlin
         add_products<QT, C, PITCH>(of_value, share, shared_of_out + column_first, lane);
         add_products<QT, C, PITCH>(of_key, of_score, shared_query + column_first, lane);
     }
-    u64 out = at.outer * a.out_outer + (u64)at.position * a.out_position + at.head * a.head_width;
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        u32 row = key_first + warp * 16 + (lane >> 2) + h * 8;
-        if (row >= a.keys)
-            continue;
-#pragma unroll
-        for (int j = 0; j < C / 8; j++) {
-            u32 column = column_first + j * 8 + (lane & 3) * 2;
-            u64 to = out + (u64)row * a.out_token + column;
-            store_pair<ALIGNED>(a, split, to, column, of_key[j][2 * h] * a.factor, of_key[j][2 * h + 1] * a.factor);
-            store_pair<ALIGNED>(a, split, to + a.value_first, column, of_value[j][2 * h], of_value[j][2 * h + 1]);
-        }
-    }
+    u64 out = at.offset(a.out_outer, a.out_position, a.head_width);
+    store_tile<C, ALIGNED>(a, split, out, of_key, key_first + warp * 16, a.keys, column_first, a.factor);
+    store_tile<C, ALIGNED>(a, split, out + a.value_first, of_value, key_first + warp * 16, a.keys, column_first, 1.0f);
 }
 
 #define GRADIENTS(D, C, KT, QT, WARPS, NAME, ALIGNED)                                                                  \

@@ -15,18 +15,6 @@ struct RowsArgs {
     u32 reserved;
 };
 
-__device__ __forceinline__ float sigmoid(float x) {
-    return 1.0f / (1.0f + exp2_fast(-1.44269504f * x));
-}
-
-// Row and first channel of this thread's vector of the output.
-template <int V> __device__ __forceinline__ bool my_place(const RowsArgs& a, u64& row, u32& channel) {
-    u64 index = ((u64)blockIdx.x * 256 + threadIdx.x) * V;
-    row = index / a.channels;
-    channel = (u32)(index - row * a.channels);
-    return row < a.rows;
-}
-
 template <int V> __device__ __forceinline__ void geglu(const RowsArgs& a) {
     u64 row;
     u32 channel;
@@ -41,12 +29,7 @@ template <int V> __device__ __forceinline__ void geglu(const RowsArgs& a) {
         x[i] *= gelu(gate[i]);
     store_vector<V>(a.out + row * a.channels + channel, x);
 }
-KERNEL(geglu_8, RowsArgs, 256, 1) {
-    geglu<8>(a);
-}
-KERNEL(geglu_1, RowsArgs, 256, 1) {
-    geglu<1>(a);
-}
+BY_WIDTH(geglu, RowsArgs, 1)
 
 template <int V> __device__ __forceinline__ void activation(const RowsArgs& a) {
     u64 row;
@@ -60,12 +43,7 @@ template <int V> __device__ __forceinline__ void activation(const RowsArgs& a) {
         x[i] = a.function == 0 ? x[i] * sigmoid(x[i]) : a.function == 1 ? gelu(x[i]) : x[i] * sigmoid(1.702f * x[i]);
     store_vector<V>(a.out + row * a.channels + channel, x);
 }
-KERNEL(activation_8, RowsArgs, 256, 1) {
-    activation<8>(a);
-}
-KERNEL(activation_1, RowsArgs, 256, 1) {
-    activation<1>(a);
-}
+BY_WIDTH(activation, RowsArgs, 1)
 
 template <int V> __device__ __forceinline__ void add_frame_table(const RowsArgs& a) {
     u64 row;
@@ -81,12 +59,7 @@ template <int V> __device__ __forceinline__ void add_frame_table(const RowsArgs&
         x[i] += y[i];
     store_vector<V>(a.out + row * a.channels + channel, x);
 }
-KERNEL(add_frame_table_8, RowsArgs, 256, 1) {
-    add_frame_table<8>(a);
-}
-KERNEL(add_frame_table_1, RowsArgs, 256, 1) {
-    add_frame_table<1>(a);
-}
+BY_WIDTH(add_frame_table, RowsArgs, 1)
 
 // Both widths are multiples of V.
 template <int V> __device__ __forceinline__ void concat(const RowsArgs& a) {
@@ -102,12 +75,7 @@ template <int V> __device__ __forceinline__ void concat(const RowsArgs& a) {
     else
         a.out[row * a.channels + channel] = *from;
 }
-KERNEL(concat_8, RowsArgs, 256, 1) {
-    concat<8>(a);
-}
-KERNEL(concat_1, RowsArgs, 256, 1) {
-    concat<1>(a);
-}
+BY_WIDTH(concat, RowsArgs, 1)
 
 struct EmbedArgs {
     const float* ids; // integers held exactly

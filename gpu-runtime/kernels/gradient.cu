@@ -18,7 +18,7 @@ struct GradientRowsArgs {
 
 // x / (1 + exp(-rate x)), differentiated: s (1 + rate x (1 - s)).
 __device__ __forceinline__ float sigmoid_slope(float x, float rate) {
-    float s = 1.0f / (1.0f + exp2_fast(-1.44269504f * rate * x));
+    float s = sigmoid(rate * x);
     return s * (1.0f + rate * x * (1.0f - s));
 }
 
@@ -26,14 +26,6 @@ __device__ __forceinline__ float sigmoid_slope(float x, float rate) {
 __device__ __forceinline__ float gelu_slope(float x) {
     float density = 0.39894228f * exp2_fast(-0.72134752f * x * x);
     return 0.5f * (1.0f + erff(x * 0.70710678f)) + x * density;
-}
-
-// Row and first channel of this thread's vector of the output.
-template <int V> __device__ __forceinline__ bool my_place(const GradientRowsArgs& a, u64& row, u32& channel) {
-    u64 index = ((u64)blockIdx.x * 256 + threadIdx.x) * V;
-    row = index / a.channels;
-    channel = (u32)(index - row * a.channels);
-    return row < a.rows;
 }
 
 template <int V> __device__ __forceinline__ void geglu_gradient(const GradientRowsArgs& a) {
@@ -55,12 +47,7 @@ template <int V> __device__ __forceinline__ void geglu_gradient(const GradientRo
     store_vector<V>(a.out + at, x);
     store_vector<V>(a.out + at + a.channels, gate);
 }
-KERNEL(geglu_gradient_8, GradientRowsArgs, 256, 1) {
-    geglu_gradient<8>(a);
-}
-KERNEL(geglu_gradient_1, GradientRowsArgs, 256, 1) {
-    geglu_gradient<1>(a);
-}
+BY_WIDTH(geglu_gradient, GradientRowsArgs, 1)
 
 template <int V> __device__ __forceinline__ void activation_gradient(const GradientRowsArgs& a) {
     u64 row;
@@ -76,12 +63,7 @@ template <int V> __device__ __forceinline__ void activation_gradient(const Gradi
         x[i] = of_out[i] * (a.function == 1 ? gelu_slope(x[i]) : sigmoid_slope(x[i], a.function == 0 ? 1.0f : 1.702f));
     store_vector<V>(a.out + at, x);
 }
-KERNEL(activation_gradient_8, GradientRowsArgs, 256, 1) {
-    activation_gradient<8>(a);
-}
-KERNEL(activation_gradient_1, GradientRowsArgs, 256, 1) {
-    activation_gradient<1>(a);
-}
+BY_WIDTH(activation_gradient, GradientRowsArgs, 1)
 
 // Every second pixel from the input, zeros between.
 template <int V> __device__ __forceinline__ void spread(const GradientRowsArgs& a) {
@@ -103,12 +85,7 @@ template <int V> __device__ __forceinline__ void spread(const GradientRowsArgs& 
     }
     store_vector<V>(a.out + row * a.channels + channel, value);
 }
-KERNEL(spread_8, GradientRowsArgs, 256, 1) {
-    spread<8>(a);
-}
-KERNEL(spread_1, GradientRowsArgs, 256, 1) {
-    spread<1>(a);
-}
+BY_WIDTH(spread, GradientRowsArgs, 1)
 
 // Sums of 2 x 2 pixels.
 template <int V> __device__ __forceinline__ void sum_of_four(const GradientRowsArgs& a) {
@@ -129,12 +106,7 @@ template <int V> __device__ __forceinline__ void sum_of_four(const GradientRowsA
     }
     store_vector<V>(a.out + row * a.channels + channel, sum);
 }
-KERNEL(sum_of_four_8, GradientRowsArgs, 256, 1) {
-    sum_of_four<8>(a);
-}
-KERNEL(sum_of_four_1, GradientRowsArgs, 256, 1) {
-    sum_of_four<1>(a);
-}
+BY_WIDTH(sum_of_four, GradientRowsArgs, 1)
 
 // Some channels of every row; `input` points at the first.
 template <int V> __device__ __forceinline__ void channels(const GradientRowsArgs& a) {
@@ -148,12 +120,7 @@ template <int V> __device__ __forceinline__ void channels(const GradientRowsArgs
     else
         a.out[row * a.channels + channel] = *from;
 }
-KERNEL(channels_8, GradientRowsArgs, 256, 1) {
-    channels<8>(a);
-}
-KERNEL(channels_1, GradientRowsArgs, 256, 1) {
-    channels<1>(a);
-}
+BY_WIDTH(channels, GradientRowsArgs, 1)
 
 struct SplitSumsArgs {
     const float* partial; // [splits][elements]
@@ -206,11 +173,7 @@ template <bool ALIGNED> __device__ __forceinline__ void matrix(const MatrixArgs&
         fetch_rows<TILE, TILE, 128, ALIGNED>(to + TILE * PITCH, a.right, a.right_channels, first, row_end, right_first, a.right_channels);
     };
     float sum[TILE / 8][4];
-#pragma unroll
-    for (int j = 0; j < TILE / 8; j++)
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            sum[j][k] = 0.0f;
+    clear<TILE>(sum);
     if (tiles > 0)
         fetch(0);
     copy_commit();

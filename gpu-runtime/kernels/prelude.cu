@@ -167,6 +167,15 @@ __device__ __forceinline__ void warpgroup_mma(float (&d)[80], u64 a, u64 b) {
 
 #endif
 
+// Two kernels of one template: of eight channels a thread, where rows begin at multiples of 16 bytes, and of one.
+#define BY_WIDTH(name, Args, blocks)                                                                                   \
+    KERNEL(name##_8, Args, 256, blocks) {                                                                              \
+        name<8>(a);                                                                                                    \
+    }                                                                                                                  \
+    KERNEL(name##_1, Args, 256, blocks) {                                                                              \
+        name<1>(a);                                                                                                    \
+    }
+
 struct __align__(16) Vec16 {
     u32 word[4];
 };
@@ -232,6 +241,19 @@ __device__ __forceinline__ u32 quotient_up(u32 a, u32 b) {
     return (a + b - 1) / b;
 }
 
+// Row and first channel of this thread's vector of V channels, of `rows` rows of `channels`; whether there is one. Of blocks of
+// 256 threads.
+template <int V, class Args> __device__ __forceinline__ bool my_place(const Args& a, u64& row, u32& channel) {
+    u64 index = ((u64)blockIdx.x * 256 + threadIdx.x) * V;
+    row = index / a.channels;
+    channel = (u32)(index - row * a.channels);
+    return row < a.rows;
+}
+
+__device__ __forceinline__ float sigmoid(float x) {
+    return 1.0f / (1.0f + exp2_fast(-1.44269504f * x));
+}
+
 // 0.5 x (1 + erf(x / sqrt 2)).
 __device__ __forceinline__ float gelu(float x) {
     return 0.5f * x * (1.0f + erff(x * 0.70710678f));
@@ -261,6 +283,32 @@ __device__ __forceinline__ void fetch_rows(u16* to, const u16* from, u32 token_s
                 v.word[j] = low | high << 16;
             }
             *(Vec16*)target = v;
+        }
+    }
+}
+
+// Sums of a 16 x C tile, in fragments of mma_16x8x16.
+template <int C> __device__ __forceinline__ void clear(float (&sum)[C / 8][4]) {
+#pragma unroll
+    for (int j = 0; j < C / 8; j++)
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            sum[j][k] = 0.0f;
+}
+
+// sum += left * tile: 16 x N numbers, rounded to bf16, times C columns of the tile's N rows, PITCH apart in shared memory.
+template <int N, int C, int PITCH>
+__device__ __forceinline__ void add_products(float (&sum)[C / 8][4], const float (&left)[N / 8][4], const u16* tile, u32 lane) {
+#pragma unroll
+    for (int step = 0; step < N / 16; step++) {
+        u32 a[4] = {pack_bf16(left[2 * step][0], left[2 * step][1]), pack_bf16(left[2 * step][2], left[2 * step][3]),
+                    pack_bf16(left[2 * step + 1][0], left[2 * step + 1][1]), pack_bf16(left[2 * step + 1][2], left[2 * step + 1][3])};
+#pragma unroll
+        for (int j = 0; j < C / 16; j++) {
+            u32 b[4];
+            load_matrices_transposed(b, tile + (step * 16 + (lane & 15)) * PITCH + j * 16 + (lane >> 4) * 8);
+            mma_16x8x16(sum[2 * j], a, b[0], b[1]);
+            mma_16x8x16(sum[2 * j + 1], a, b[2], b[3]);
         }
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod golden;
+mod graphs;
 mod stand_in;
 
 use golden::fixtures;
@@ -10,13 +11,15 @@ use gpu_runtime::RuntimeError;
 use gpu_runtime::cuda::nvrtc::{SOURCES, TRAINING_SOURCES, kernel_names};
 use gpu_runtime::cuda::{Addresses, Cuda, Launch, Target, lower, memory_of};
 use gpu_runtime::generate::Backend;
-use gpu_runtime::graph::{Builder, Graph, Precision, Shape, TensorId};
+use gpu_runtime::graph::{AttentionPattern, Builder, Graph, GroupNormSpec, Precision, Shape, TensorId};
 use gpu_runtime::model::program::{self, LatentSize};
 use gpu_runtime::model::{
     Model, ModelSource, MotionConfig, TextConfig, UnetConfig, VaeConfig, VideoUnetConfig, VisionConfig,
 };
 use gpu_runtime::train::{self, Scope};
 use gpu_runtime::weights::Weights;
+use graphs::graph_of;
+use graphs::weights::weights_for;
 use stand_in::StandIn;
 
 const TARGET: Target = Target { processors: 132, warpgroups: true };
@@ -54,6 +57,48 @@ fn capture_holds_every_launch_and_runs_none() {
         read(&mut cuda, id, &graph, graph.outputs[0]).unwrap();
         assert_eq!(stand_in.get("launches"), (nodes * runs) as i64);
     }
+}
+
+/// A model may have any number of groups and heads; kernels do not. The device stays as it was.
+#[test]
+fn extents_without_a_kernel_are_refused() {
+    let Some(stand_in) = StandIn::new() else { return };
+    let mut cuda = stand_in.open();
+    let mut check = |build: &dyn Fn(&mut Builder) -> TensorId, expected: &str| {
+        let graph = graph_of(&[], |b, _| build(b));
+        let (weights, _folder) = weights_for(&graph);
+        match cuda.load(&graph, &weights) {
+            Err(RuntimeError::Unavailable { what, why }) => {
+                assert!(what.contains("program `test`") && why.contains(expected), "{what}: {why}");
+            }
+            other => panic!("{expected}: {other:?}"),
+        }
+    };
+    let attended = |b: &mut Builder, width: u32| {
+        let shape = Shape::new(1, 1, 4, width);
+        let views = ["q", "k", "v"].map(|name| b.input(name, shape, Precision::Model)).map(|id| b.whole(id));
+        b.attention("attended", views, 1, AttentionPattern::Spatial)
+    };
+    check(&|b| attended(b, 520), "heads 520 channels wide, kernels at most 512");
+    check(
+        &|b| {
+            let out = attended(b, 168);
+            let of_out = b.input("of out", b.shape(out), Precision::Model);
+            let forward = b.graph().ops[0].clone();
+            let of = b.attention_rows("rows", &forward, of_out);
+            b.attention_query("of query", of)
+        },
+        "trains heads 168 channels wide, kernels at most 160",
+    );
+    check(
+        &|b| {
+            let input = b.input("x", Shape::new(1, 2, 2, 128), Precision::Model);
+            let spec = GroupNormSpec { groups: 128, eps: 1e-5, silu: false, frames_together: 1 };
+            b.group_norm("norm", input, spec)
+        },
+        "normalises 128 groups",
+    );
+    assert_eq!(stand_in.get("blocks"), 0);
 }
 
 #[test]

@@ -7,15 +7,17 @@
 
 mod beside_cpu;
 mod golden;
+mod graphs;
 mod stand_in;
 
-use beside_cpu::{check, graph_of};
+use beside_cpu::check;
 use gpu_runtime::graph::{
     ActivationFunction, AttentionPattern, Builder, Conv, GroupNormSpec, LinearSpec, Pad, Precision, Shape,
     View,
 };
 use gpu_runtime::model::program::{self, LatentSize};
 use gpu_runtime::model::{TextActivation, VaeConfig, VideoUnetConfig, VisionConfig};
+use graphs::graph_of;
 use stand_in::StandIn;
 
 /// One rounding of the result.

@@ -2,24 +2,29 @@
 
 use std::error::Error;
 
+use gpu_runtime::RuntimeError;
 use gpu_runtime::cpu::CpuBackend;
 use gpu_runtime::cuda::Cuda;
-use gpu_runtime::generate::Backend;
+use gpu_runtime::generate::{Backend, ProgramId};
 use gpu_runtime::graph::{
-    ActivationFunction, AttentionPattern, Builder, Conv, Cost, Graph, GroupNormSpec, LinearSpec, Pad,
-    Precision, Shape, TensorId, View,
+    ActivationFunction, AttentionPattern, Builder, Conv, Cost, Graph, GroupNormSpec, LinearSpec, Pad, Shape,
+    TensorId, View,
 };
 use gpu_runtime::noise::Noise;
-use gpu_runtime::weights::{Component, Weights};
 use half::bf16;
-use safetensors::tensor::{Dtype, TensorView};
 
+use crate::graphs::weights::weights_for;
+use crate::graphs::{self, graph_of};
 use crate::{Arguments, median, open, relative_error};
 
 /// Rounding of one bf16 result, relative to the tensor's norm, with room for the order of sums.
 const ONE_ROUNDING: f64 = 2.5e-3;
 /// Attention also rounds its probabilities.
 const ATTENTION: f64 = 6e-3;
+/// Gradients of attention round shares and gradients of scores, and the result of the way there was rounded.
+const ATTENTION_BACK: f64 = 8e-3;
+/// Sums of f32 in another order.
+const NO_ROUNDING: f64 = 1e-4;
 /// Timed runs of each case.
 const RUNS: usize = 50;
 
@@ -44,8 +49,7 @@ pub(crate) fn check(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
 
 fn check_case(cuda: &mut Cuda, case: &Case) -> Result<bool, Box<dyn Error>> {
     let graph = &case.graph;
-    let folder = tempfile::tempdir()?;
-    let weights = random_weights(graph, folder.path())?;
+    let (weights, _folder) = weights_for(graph);
     let mut cpu = CpuBackend::default();
     let (on_gpu, on_cpu) = (cuda.load(graph, &weights)?, cpu.load(graph, &weights)?);
     for (index, &tensor) in graph.inputs.iter().enumerate() {
@@ -55,20 +59,19 @@ fn check_case(cuda: &mut Cuda, case: &Case) -> Result<bool, Box<dyn Error>> {
         cpu.write(on_cpu, tensor, &values)?;
     }
     cpu.run(on_cpu)?;
-    let output = graph.outputs[0];
-    let mut results = [(); 3].map(|()| vec![0.0; graph.tensor(output).shape.elements() as usize]);
-    cpu.read(on_cpu, output, &mut results[0])?;
+    let expected = outputs(&mut cpu, on_cpu, graph)?;
     cuda.run(on_gpu)?;
-    cuda.read(on_gpu, output, &mut results[1])?;
+    let got = outputs(cuda, on_gpu, graph)?;
     let mut times = Vec::with_capacity(RUNS);
     for _ in 0..RUNS {
         times.push(f64::from(cuda.time(on_gpu, 1)?));
     }
     // Every run gives the same bits: no sum depends on the order of blocks.
-    cuda.read(on_gpu, output, &mut results[2])?;
-    let same = results[1] == results[2];
-    let error = relative_error(&results[1], &results[0]);
-    let good = error <= case.tolerance && same;
+    let same = got == outputs(cuda, on_gpu, graph)?;
+    let errors = got.iter().zip(&expected).map(|(got, expected)| relative_error(got, expected));
+    let error = errors.fold(0.0, f64::max);
+    // Also no number at all is an error.
+    let good = error <= case.tolerance && same && got.iter().flatten().all(|value| value.is_finite());
     let milliseconds = median(&mut times);
     let cost = Cost::of(graph, 2).total();
     let line = serde_json::json!({
@@ -86,32 +89,21 @@ fn check_case(cuda: &mut Cuda, case: &Case) -> Result<bool, Box<dyn Error>> {
     Ok(good)
 }
 
+fn outputs(
+    backend: &mut dyn Backend,
+    program: ProgramId,
+    graph: &Graph,
+) -> Result<Vec<Vec<f32>>, RuntimeError> {
+    let read = |&tensor: &TensorId| {
+        let mut values = vec![0.0; graph.tensor(tensor).shape.elements() as usize];
+        backend.read(program, tensor, &mut values).map(|()| values)
+    };
+    graph.outputs.iter().map(read).collect()
+}
+
 fn rounded(mut values: Vec<f32>) -> Vec<f32> {
     values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
     values
-}
-
-fn random_weights(graph: &Graph, folder: &std::path::Path) -> Result<Weights, Box<dyn Error>> {
-    let mut stored = Vec::new();
-    for weight in &graph.weights {
-        let dims: Vec<usize> = weight.dims.iter().map(|&extent| extent as usize).collect();
-        let fan_in: usize = dims[1..].iter().product();
-        let scale = 1.0 / (fan_in as f32).sqrt();
-        let values = Noise::new(7, &weight.name).take(dims.iter().product());
-        let bytes: Vec<u8> = values.iter().flat_map(|v| bf16::from_f32(v * scale).to_le_bytes()).collect();
-        stored.push((weight.name.trim_start_matches("unet/").to_owned(), dims, bytes));
-    }
-    let mut weights = Weights::new();
-    if !stored.is_empty() {
-        let views = stored
-            .iter()
-            .map(|(name, dims, bytes)| Ok((name, TensorView::new(Dtype::BF16, dims.clone(), bytes)?)))
-            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-        let file = folder.join("diffusion_pytorch_model.safetensors");
-        std::fs::write(file, safetensors::serialize(views, None)?)?;
-        weights.add(Component::Unet, folder)?;
-    }
-    Ok(weights)
 }
 
 fn case(
@@ -120,15 +112,7 @@ fn case(
     tolerance: f64,
     build: impl FnOnce(&mut Builder, &[TensorId]) -> TensorId,
 ) -> Case {
-    let mut b = Builder::new("case", "unet");
-    let ids: Vec<TensorId> = inputs
-        .iter()
-        .enumerate()
-        .map(|(index, shape)| b.input(&format!("x{index}"), *shape, Precision::Model))
-        .collect();
-    let out = build(&mut b, &ids);
-    b.output(out);
-    Case { name: format!("{name} {}", inputs[0]), graph: b.finish(), tolerance }
+    Case { name: format!("{name} {}", inputs[0]), graph: graph_of(inputs, build), tolerance }
 }
 
 fn conv(shape: Shape, spec: Conv) -> Case {
@@ -189,6 +173,44 @@ fn rowwise(rows: u32, channels: u32) -> Vec<Case> {
     ]
 }
 
+/// The way back of one kind of layer.
+fn back(name: String, tolerance: f64, graph: Graph) -> Case {
+    Case { name: format!("gradients of {name}"), graph, tolerance }
+}
+
+fn norm_back(shape: Shape, groups: u32, frames_together: u32) -> Case {
+    let spec = GroupNormSpec { groups, eps: 1e-5, silu: true, frames_together };
+    let graph = graphs::group_norm_gradient(shape, spec);
+    back(format!("group norm over {frames_together} {shape}"), ONE_ROUNDING, graph)
+}
+
+fn layer_norm_back(shape: Shape) -> Case {
+    back(format!("layer norm {shape}"), ONE_ROUNDING, graphs::layer_norm_gradient(shape))
+}
+
+fn elements_back(shape: Shape) -> Case {
+    back(format!("elements {shape}"), ONE_ROUNDING, graphs::element_gradients(shape))
+}
+
+fn turned_back(shape: Shape, to: u32) -> Case {
+    back(format!("layers {shape} to {to}"), ONE_ROUNDING, graphs::turned(shape, to))
+}
+
+fn matrix_back(rows: u32, left: u32, right: u32) -> Case {
+    let graph = graphs::matrix_gradient(rows, left, right);
+    back(format!("a matrix, {rows} rows of {left} and {right}"), NO_ROUNDING, graph)
+}
+
+fn attention_back(extents: [u32; 3], heads: u32, width: u32, pattern: AttentionPattern) -> Case {
+    let graph = graphs::attention_gradients(extents, (heads, width), pattern);
+    back(format!("{pattern:?} attention, {extents:?}, {heads} x {width}"), ATTENTION_BACK, graph)
+}
+
+fn cross_back(extents: [u32; 3], tokens: u32, heads: u32, width: u32) -> Case {
+    let graph = graphs::cross_attention_gradients(extents, tokens, (heads, width));
+    back(format!("cross attention, {extents:?} to {tokens} tokens, {heads} x {width}"), ATTENTION_BACK, graph)
+}
+
 fn odd_cases() -> Vec<Case> {
     let temporal = |frames| AttentionPattern::Temporal { frames };
     let same = Conv::same;
@@ -223,6 +245,27 @@ fn odd_cases() -> Vec<Case> {
     ];
     cases.extend(rowwise(5, 40));
     cases.extend(rowwise(7, 20));
+    cases.extend([
+        back("a product of tensors".to_owned(), ONE_ROUNDING, graphs::product(150, 136, 200)),
+        turned_back(Shape::new(2, 4, 6, 20), 12),
+        turned_back(Shape::new(3, 9, 7, 24), 40),
+        norm_back(Shape::new(4, 6, 7, 40), 5, 2),
+        norm_back(Shape::new(2, 3, 4, 18), 3, 1),
+        layer_norm_back(Shape::new(1, 1, 70, 320)),
+        layer_norm_back(Shape::new(1, 1, 5, 13)),
+        elements_back(Shape::new(2, 6, 4, 24)),
+        elements_back(Shape::new(2, 6, 4, 10)),
+        matrix_back(77, 40, 8),
+        matrix_back(300, 13, 5),
+        attention_back([1, 15, 7], 2, 40, AttentionPattern::Spatial),
+        attention_back([1, 10, 7], 3, 5, AttentionPattern::Spatial),
+        attention_back([1, 13, 7], 1, 128, AttentionPattern::Spatial),
+        attention_back([1, 1, 77], 2, 64, AttentionPattern::Causal),
+        attention_back([24, 1, 7], 2, 160, temporal(24)),
+        attention_back([6, 2, 7], 1, 6, temporal(3)),
+        cross_back([3, 20, 7], 77, 2, 40),
+        cross_back([2, 3, 7], 7, 1, 12),
+    ]);
     cases
 }
 
@@ -247,6 +290,19 @@ fn full_cases() -> Vec<Case> {
             }
         }
         cases.extend(rowwise(frames * 4096, 640));
+    }
+    let temporal = AttentionPattern::Temporal { frames: 16 };
+    for (side, channels, width) in [(64, 320, 40), (32, 640, 80), (16, 1280, 160)] {
+        let one = Shape::new(1, side, side, channels);
+        cases.push(norm_back(one, 32, 1));
+        cases.push(norm_back(Shape { frames: 16, ..one }, 32, 16));
+        cases.push(layer_norm_back(one));
+        cases.push(elements_back(one));
+        cases.push(turned_back(one, channels));
+        cases.push(matrix_back(side * side, channels, 8));
+        cases.push(attention_back([1, side, side], 8, width, AttentionPattern::Spatial));
+        cases.push(cross_back([1, side, side], 77, 8, width));
+        cases.push(attention_back([16, side, side], 8, width, temporal));
     }
     cases.push(linear(1, 1280, 1280));
     cases.push(conv(Shape::new(1, 512, 512, 128), Conv::same(128)));

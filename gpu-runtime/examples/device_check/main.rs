@@ -3,6 +3,8 @@
 //! Results are lines of JSON on standard output; the exit status is 1 when something is out of its tolerance.
 
 mod forward;
+#[path = "../../tests/graphs/mod.rs"]
+mod graphs;
 mod kernels;
 mod requests;
 mod train;

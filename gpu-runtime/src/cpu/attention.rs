@@ -14,6 +14,8 @@ pub(super) struct Rows<'a> {
     pub(super) data: &'a [f32],
     /// Elements from one row to the next.
     pub(super) stride: usize,
+    /// Channels of each row.
+    pub(super) channels: usize,
 }
 
 /// Extents of one attention.
@@ -23,10 +25,6 @@ pub(super) struct Extents {
     pub(super) queries: Shape,
     /// Of the keys' tensor; channels do not count.
     pub(super) keys: Shape,
-    /// Channels of queries and keys.
-    pub(super) channels: usize,
-    /// Channels of values and of the result.
-    pub(super) channels_out: usize,
     /// Number of heads.
     pub(super) heads: usize,
 }
@@ -43,7 +41,8 @@ pub(super) fn attention(
         temporal(out, [query, key, value], extents, frames as usize, threads);
         return;
     }
-    let Extents { queries, keys, channels, channels_out, heads } = extents;
+    let Extents { queries, keys, heads } = extents;
+    let (channels, channels_out) = (query.channels, value.channels);
     let (own, seen) = (queries.positions() as usize, keys.positions() as usize);
     let (depth, depth_out) = (channels / heads, channels_out / heads);
     let factor = 1.0 / (depth as f32).sqrt();
@@ -84,7 +83,8 @@ fn temporal(
     frames: usize,
     threads: usize,
 ) {
-    let Extents { queries, channels, channels_out, heads, .. } = extents;
+    let Extents { queries, heads, .. } = extents;
+    let (channels, channels_out) = (query.channels, value.channels);
     let positions = queries.positions() as usize;
     let (depth, depth_out) = (channels / heads, channels_out / heads);
     let factor = 1.0 / (depth as f32).sqrt();
@@ -146,11 +146,11 @@ mod tests {
             let q: Vec<f32> = (0..24 * 18).map(value).collect();
             let kv: Vec<f32> = (0..keys.rows() as usize * 18).map(|n| value(n + 7)).collect();
             let rows = [
-                Rows { data: &q, stride: 18 },
-                Rows { data: &kv[6..], stride: 18 },
-                Rows { data: &kv[12..], stride: 18 },
+                Rows { data: &q, stride: 18, channels },
+                Rows { data: &kv[6..], stride: 18, channels },
+                Rows { data: &kv[12..], stride: 18, channels },
             ];
-            let extents = Extents { queries, keys, channels, channels_out: channels, heads };
+            let extents = Extents { queries, keys, heads };
             let mut out = vec![f32::NAN; 24 * channels];
             attention(&mut out, rows, extents, pattern, 2);
             for (row, head) in (0..24).flat_map(|row| (0..heads).map(move |head| (row, head))) {

@@ -4,15 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 
-use super::attention::{Extents, Rows, attention};
-use super::conv::{Added, Geometry, conv, temporal_conv};
-use super::norm::{Groups, group_norm, layer_norm};
-use super::{elementwise, gradient, matrix};
+use super::operation::{Operands, execute};
 use crate::RuntimeError;
 use crate::generate::{Backend, Memory, ProgramId};
-use crate::graph::{
-    Arena, Graph, Op, TURNED, TensorId, TensorKind, View, WeightId, WeightLayout, WeightUse, turned,
-};
+use crate::graph::{Arena, Graph, TURNED, TensorId, TensorKind, WeightLayout, WeightUse, turned};
 use crate::weights::{Weights, krsc};
 
 /// Bytes of an element: everything is f32.
@@ -253,123 +248,4 @@ fn from_pool(pool: &mut Vec<Vec<f32>>, elements: usize) -> Vec<f32> {
     let mut piece = fitting.map(|index| pool.swap_remove(index)).unwrap_or_default();
     piece.resize(elements, 0.0);
     piece
-}
-
-/// What operations read: values of weights and tensors by their index in a graph.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Operands<'a> {
-    /// The graph.
-    pub(super) graph: &'a Graph,
-    /// Weights as operations want them: convolutions as `[out, kernel, kernel, in]`.
-    pub(super) weights: &'a [Arc<Vec<f32>>],
-    /// Tensors; empty where they are not written yet.
-    pub(super) tensors: &'a [Vec<f32>],
-}
-
-/// Computes one operation.
-fn execute(op: &Op, operands: Operands, out: &mut [f32], threads: usize) {
-    let Operands { graph, weights, tensors } = operands;
-    let shape = |id: TensorId| graph.tensor(id).shape;
-    let channels = |id: TensorId| shape(id).channels as usize;
-    let values = |id: TensorId| tensors[id.0 as usize].as_slice();
-    let weight = |id: WeightId| weights[id.0 as usize].as_slice();
-    let added = |bias: Option<WeightId>, channel_add: Option<View>, residual: Option<TensorId>| {
-        let per_frame = channel_add.map(|View { tensor, offset, .. }| {
-            let frame_stride = if shape(tensor).frames == 1 { 0 } else { channels(tensor) };
-            (&values(tensor)[offset as usize..], frame_stride)
-        });
-        Added { bias: bias.map(weight), per_frame, residual: residual.map(values) }
-    };
-    match op {
-        Op::Conv2d {
-            out: to,
-            input,
-            weight: filters,
-            bias,
-            kernel,
-            stride,
-            pad,
-            upsample,
-            channel_add,
-            residual,
-        } => {
-            let g = Geometry {
-                from: shape(*input),
-                to: shape(*to),
-                kernel: *kernel,
-                stride: *stride,
-                pad: *pad,
-                upsample: *upsample,
-            };
-            let added = added(*bias, *channel_add, *residual);
-            conv(out, values(*input), weight(*filters), g, added, threads);
-        }
-        Op::TemporalConv { out: to, input, weight: filters, bias, frames, channel_add, residual } => {
-            let added = added(*bias, *channel_add, *residual);
-            let shapes = [shape(*input), shape(*to)];
-            temporal_conv(out, values(*input), weight(*filters), shapes, *frames as usize, added, threads);
-        }
-        Op::Linear { input, weight: matrix, bias, residual, .. } => {
-            let depth = channels(*input);
-            let used =
-                matrix::Operand { values: weight(*matrix), turned: graph.weight(*matrix).turned, depth };
-            matrix::linear(out, values(*input), used, bias.map(weight), residual.map(values), threads);
-        }
-        Op::GroupNorm { input, gamma, beta, groups, eps, silu, frames_together, .. } => {
-            let g = Groups {
-                shape: shape(*input),
-                groups: *groups as usize,
-                eps: *eps,
-                silu: *silu,
-                frames_together: *frames_together as usize,
-            };
-            group_norm(out, values(*input), weight(*gamma), weight(*beta), g, threads);
-        }
-        Op::LayerNorm { input, gamma, beta, eps, .. } => {
-            layer_norm(out, values(*input), weight(*gamma), weight(*beta), *eps, threads);
-        }
-        Op::Geglu { out: to, input } => elementwise::geglu(out, values(*input), channels(*to), threads),
-        Op::Attention { query, key, value, heads, pattern, .. } => {
-            let rows = |view: &View| Rows {
-                data: &values(view.tensor)[view.offset as usize..],
-                stride: channels(view.tensor),
-            };
-            let extents = Extents {
-                queries: shape(query.tensor),
-                keys: shape(key.tensor),
-                channels: query.channels as usize,
-                channels_out: value.channels as usize,
-                heads: *heads as usize,
-            };
-            attention(out, [rows(query), rows(key), rows(value)], extents, *pattern, threads);
-        }
-        Op::Activation { input, function, .. } => {
-            elementwise::activation(out, values(*input), *function, threads);
-        }
-        Op::AddFrameTable { input, table, frames, .. } => {
-            let positions = shape(*input).positions() as usize;
-            let (input, table) = (values(*input), (weight(*table), channels(*input)));
-            elementwise::add_frame_table(out, input, table.0, table.1, positions, *frames as usize);
-        }
-        Op::Concat { left, right, .. } => {
-            elementwise::concat(out, values(*left), values(*right), [channels(*left), channels(*right)]);
-        }
-        Op::Embed { out: to, ids, tokens, positions } => {
-            elementwise::embed(out, values(*ids), weight(*tokens), weight(*positions), channels(*to));
-        }
-        Op::Combine { out: to, terms, coefficients } => {
-            let scalars = &values(coefficients.tensor)[coefficients.offset as usize..];
-            let terms: Vec<_> = terms
-                .iter()
-                .zip(scalars)
-                .map(|(term, scalar)| (*scalar, (term != to).then(|| values(*term))))
-                .collect();
-            elementwise::combine(out, &terms);
-        }
-        Op::Product { left, right, residual, .. } => {
-            let right = matrix::Operand { values: values(*right), turned: false, depth: channels(*left) };
-            matrix::linear(out, values(*left), right, None, residual.map(values), threads);
-        }
-        Op::Gradient(op) => gradient::execute(op, operands, out, threads),
-    }
 }

@@ -10,6 +10,7 @@ mod elementwise;
 mod gradient;
 mod matrix;
 mod norm;
+mod operation;
 mod parallel;
 
 pub use backend::{CpuBackend, memory_of};

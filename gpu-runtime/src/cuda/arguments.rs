@@ -54,13 +54,8 @@ arguments! {
 }
 
 arguments! {
-    /// `GroupNormArgs` of `norm.cu`.
-    GroupNorm {
-        input: u64,
-        gamma: u64,
-        beta: u64,
-        out: u64,
-        partial: u64,
+    /// `GroupShape` of `statistics.cu`.
+    GroupShape {
         rows: u32,
         channels: u32,
         groups: u32,
@@ -69,6 +64,18 @@ arguments! {
         silu: u32,
         eps: f32,
         reserved: u32,
+    }
+}
+
+arguments! {
+    /// `GroupNormArgs` of `norm.cu`.
+    GroupNorm {
+        input: u64,
+        gamma: u64,
+        beta: u64,
+        out: u64,
+        partial: u64,
+        shape: GroupShape,
     }
 }
 
@@ -159,7 +166,7 @@ arguments! {
 }
 
 arguments! {
-    /// `GroupNormGradientArgs` of `norm.cu`.
+    /// `GroupNormGradientArgs` of `norm_gradient.cu`.
     GroupNormGradient {
         of_out: u64,
         input: u64,
@@ -169,19 +176,12 @@ arguments! {
         out: u64,
         partial: u64,
         sums: u64,
-        rows: u32,
-        channels: u32,
-        groups: u32,
-        chunks: u32,
-        chunk_rows: u32,
-        silu: u32,
-        eps: f32,
-        reserved: u32,
+        shape: GroupShape,
     }
 }
 
 arguments! {
-    /// `LayerNormGradientArgs` of `norm.cu`.
+    /// `LayerNormGradientArgs` of `norm_gradient.cu`.
     LayerNormGradient {
         of_out: u64,
         input: u64,

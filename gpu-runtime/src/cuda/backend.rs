@@ -169,8 +169,8 @@ impl Cuda {
     /// loaded with the same `identity` share the weights that they both name.
     ///
     /// # Errors
-    /// Those of `values`; [`RuntimeError::OutOfMemory`]; [`RuntimeError::Sticky`]; [`RuntimeError::Unavailable`] when the
-    /// kernels of a training do not compile.
+    /// Those of `values`; [`RuntimeError::OutOfMemory`]; [`RuntimeError::Sticky`]; [`RuntimeError::Unavailable`] when no
+    /// kernel does one of the operations, or those of a training do not compile.
     pub fn load_from(
         &mut self,
         graph: &Graph,

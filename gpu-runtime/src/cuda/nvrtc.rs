@@ -14,18 +14,33 @@ use crate::RuntimeError;
 /// What every kernel file begins with.
 const PRELUDE: &str = include_str!("../../kernels/prelude.cu");
 
+/// A kernel file behind `statistics.cu`, with lines counted as in each.
+macro_rules! with_statistics {
+    ($file:literal) => {
+        concat!(
+            "#line 1 \"statistics.cu\"\n",
+            include_str!("../../kernels/statistics.cu"),
+            "#line 1 \"",
+            $file,
+            "\"\n",
+            include_str!(concat!("../../kernels/", $file))
+        )
+    };
+}
+
 /// The kernel files. Each is one module.
-pub const SOURCES: [(&str, &str); 6] = [
+pub const SOURCES: [(&str, &str); 7] = [
     ("gemm.cu", include_str!("../../kernels/gemm.cu")),
-    ("norm.cu", include_str!("../../kernels/norm.cu")),
+    ("norm.cu", with_statistics!("norm.cu")),
     ("attention.cu", include_str!("../../kernels/attention.cu")),
     ("elementwise.cu", include_str!("../../kernels/elementwise.cu")),
     ("attention_gradient.cu", include_str!("../../kernels/attention_gradient.cu")),
     ("gradient.cu", include_str!("../../kernels/gradient.cu")),
+    ("norm_gradient.cu", with_statistics!("norm_gradient.cu")),
 ];
 
 /// Those that only the way back of a training needs: they are compiled when a program has it.
-pub const TRAINING_SOURCES: [&str; 2] = ["attention_gradient.cu", "gradient.cu"];
+pub const TRAINING_SOURCES: [&str; 3] = ["attention_gradient.cu", "gradient.cu", "norm_gradient.cu"];
 
 /// First bytes of a cache entry, before the SHA-256 of what follows it.
 const MAGIC: &[u8; 8] = b"hrcubin1";
@@ -41,6 +56,8 @@ pub fn kernel_names(source: &str) -> Vec<String> {
         };
         if let Some(name) = first("KERNEL(") {
             names.push(name);
+        } else if let Some(name) = first("BY_WIDTH(") {
+            names.extend([format!("{name}_8"), format!("{name}_1")]);
         } else if let Some(width) = first("ATTENTION(") {
             names.extend([format!("attention_{width}"), format!("attention_{width}_any")]);
         } else if let Some(width) = first("ACROSS(") {

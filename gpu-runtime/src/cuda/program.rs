@@ -8,7 +8,7 @@ use half::bf16;
 use super::device::{Captured, Device, Memory};
 use super::fuse::Gates;
 use super::layout;
-use super::lower::{Addresses, Lowered, Target, lower};
+use super::lower::{Addresses, Lowered, Target, check_kernels, lower};
 use crate::RuntimeError;
 use crate::graph::{Arena, Graph, Precision, Tensor, TensorId, TensorKind, WeightId, WeightUse};
 
@@ -141,6 +141,7 @@ impl Program {
         loaded: &WeightIndex,
         weights: impl FnOnce(Vec<usize>, &mut Sink<'_>) -> Result<(), RuntimeError>,
     ) -> Result<Self, RuntimeError> {
+        check_kernels(graph)?;
         let plan = Plan::of(graph, loaded);
         let Lowered { launches, workspace_bytes } = lower(graph, &plan.addresses(0, 0), target);
         device.want(&launches)?;

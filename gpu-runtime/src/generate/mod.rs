@@ -5,6 +5,7 @@
 
 mod backend;
 mod generator;
+mod loaded;
 mod programs;
 mod request;
 mod tiny;
@@ -15,6 +16,7 @@ mod video_request;
 
 pub use backend::{Backend, Memory, ProgramId};
 pub use generator::{Exact, Generator, Inputs};
+pub(crate) use loaded::Loaded;
 pub use request::{CancelToken, GUIDANCE_MAX, Generated, Progress, Request, Start, Timings};
 pub use tiny::make_tiny;
 pub use tiny_video::make_tiny_video;

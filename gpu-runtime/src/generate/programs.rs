@@ -1,73 +1,14 @@
 //! Programs of one model on one backend: loaded when a size is first asked for, kept for the sizes asked for last.
 
-use super::backend::{Backend, ProgramId};
+use super::backend::Backend;
+use super::loaded::Loaded;
 use crate::RuntimeError;
-use crate::graph::{Graph, TensorId};
+use crate::graph::Graph;
 use crate::model::Model;
 use crate::model::program::{self, LatentSize};
-use crate::weights::Weights;
 
 /// Sizes whose programs are kept. Each holds an arena; weights are shared.
 const SIZES_MAX: usize = 4;
-
-/// A loaded program with the names of its tensors.
-#[derive(Debug)]
-pub(super) struct Loaded {
-    id: ProgramId,
-    graph: Graph,
-}
-
-impl Loaded {
-    /// Loads a program with weights of its model.
-    pub(super) fn new(
-        backend: &mut dyn Backend,
-        weights: &Weights,
-        graph: Graph,
-    ) -> Result<Self, RuntimeError> {
-        let id = backend.load(&graph, weights)?;
-        Ok(Self { id, graph })
-    }
-
-    /// Unloads it.
-    pub(super) fn unload(self, backend: &mut dyn Backend) -> Result<(), RuntimeError> {
-        backend.unload(self.id)
-    }
-
-    /// A tensor's address on the backend.
-    pub(super) fn tensor(&self, name: &str) -> (ProgramId, TensorId) {
-        let tensor = self.graph.find(name).expect("programs have the tensors that their module names");
-        (self.id, tensor)
-    }
-
-    /// Number of a tensor's elements.
-    pub(super) fn elements(&self, name: &str) -> usize {
-        self.graph.tensor(self.tensor(name).1).shape.elements() as usize
-    }
-
-    /// Writes a tensor.
-    pub(super) fn write(
-        &self,
-        backend: &mut dyn Backend,
-        name: &str,
-        values: &[f32],
-    ) -> Result<(), RuntimeError> {
-        let (program, tensor) = self.tensor(name);
-        backend.write(program, tensor, values)
-    }
-
-    /// Runs it once.
-    pub(super) fn run(&self, backend: &mut dyn Backend) -> Result<(), RuntimeError> {
-        backend.run(self.id)
-    }
-
-    /// Waits, and reads a tensor.
-    pub(super) fn read(&self, backend: &mut dyn Backend, name: &str) -> Result<Vec<f32>, RuntimeError> {
-        let (program, tensor) = self.tensor(name);
-        let mut values = vec![0.0; self.elements(name)];
-        backend.read(program, tensor, &mut values)?;
-        Ok(values)
-    }
-}
 
 /// Programs of one size.
 #[derive(Debug)]
@@ -100,7 +41,7 @@ impl Programs {
         let context = match Loaded::new(backend, &model.weights, context) {
             Ok(context) => context,
             Err(error) => {
-                backend.unload(text.id)?;
+                text.unload(backend)?;
                 return Err(error);
             }
         };
@@ -128,7 +69,7 @@ impl Programs {
                 let decode = match self.load(backend, model, &decode) {
                     Ok(decode) => decode,
                     Err(error) => {
-                        backend.unload(step.id)?;
+                        step.unload(backend)?;
                         return Err(error);
                     }
                 };
@@ -173,7 +114,7 @@ impl Programs {
         [Some(step), Some(decode), encode]
             .into_iter()
             .flatten()
-            .try_for_each(|program| backend.unload(program.id))
+            .try_for_each(|program| program.unload(backend))
     }
 
     /// Unloads everything.
@@ -181,7 +122,7 @@ impl Programs {
         while !self.sizes.is_empty() {
             self.evict(backend)?;
         }
-        backend.unload(self.text.id)?;
-        backend.unload(self.context.id)
+        self.text.unload(backend)?;
+        self.context.unload(backend)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::backend::Backend;
-use super::programs::Loaded;
+use super::loaded::Loaded;
 use crate::RuntimeError;
 use crate::model::VideoModel;
 use crate::model::program::{self, LatentSize};

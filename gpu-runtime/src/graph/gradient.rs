@@ -1,7 +1,7 @@
 //! Operations of the way back: what a gradient of an operation's result adds to those of what it read. The rest of a way
 //! back is made of the operations that there are: a convolution's is a convolution with its weight turned.
 
-use super::{ActivationFunction, AttentionPattern, TensorId, View, WeightId};
+use super::{ActivationFunction, AttentionPattern, GroupNormSpec, TensorId, View, WeightId};
 
 /// An attention, the gradient of its result, and what [`Gradient::AttentionRows`] knows of its rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,13 +40,7 @@ pub enum Gradient {
         /// As in the forward operation; where SiLU follows, its slope depends on it.
         beta: WeightId,
         /// As in the forward operation.
-        groups: u32,
-        /// As in the forward operation.
-        eps: f32,
-        /// As in the forward operation.
-        silu: bool,
-        /// As in the forward operation.
-        frames_together: u32,
+        spec: GroupNormSpec,
     },
     /// Of the input of [`super::Op::LayerNorm`]. Statistics are computed again.
     LayerNorm {

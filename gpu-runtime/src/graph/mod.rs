@@ -12,10 +12,10 @@ mod tensor;
 mod weight;
 
 pub use arena::{Arena, Slot};
-pub use builder::{Builder, Conv, GroupNormSpec, LinearSpec};
+pub use builder::{Builder, Conv, LinearSpec};
 pub use cost::{Cost, OpCost};
 pub use gradient::{AttentionGradient, Gradient};
-pub use op::{ActivationFunction, AttentionPattern, Op, Pad};
+pub use op::{ActivationFunction, AttentionPattern, GroupNormSpec, Op, Pad};
 pub use tensor::{Precision, Shape, Tensor, TensorId, TensorKind, View};
 pub use weight::{Mixing, PartSource, TURNED, WeightId, WeightLayout, WeightPart, WeightUse, turned};
 

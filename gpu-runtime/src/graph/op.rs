@@ -51,6 +51,19 @@ pub enum ActivationFunction {
     QuickGelu,
 }
 
+/// What a group normalisation does beside its weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GroupNormSpec {
+    /// Number of groups; divides the channels.
+    pub groups: u32,
+    /// Added to the variance.
+    pub eps: f32,
+    /// Whether SiLU follows.
+    pub silu: bool,
+    /// Frames that share statistics; divides the frames.
+    pub frames_together: u32,
+}
+
 /// One operation. `rows` are frames × height × width; sums are taken in f32 or better.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
@@ -120,14 +133,8 @@ pub enum Op {
         gamma: WeightId,
         /// `[channels]`.
         beta: WeightId,
-        /// Number of groups; divides the channels.
-        groups: u32,
-        /// Added to the variance.
-        eps: f32,
-        /// Whether SiLU follows.
-        silu: bool,
-        /// Frames that share statistics; divides the frames.
-        frames_together: u32,
+        /// All else.
+        spec: GroupNormSpec,
     },
     /// The same over the channels of each row.
     LayerNorm {

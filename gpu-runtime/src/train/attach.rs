@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use super::adapter::{Adapters, Pair, Site};
 use crate::RuntimeError;
-use crate::generate::{Backend, ProgramId};
-use crate::graph::{Builder, Graph, Op, Precision, Shape, TensorId, WeightId};
+use crate::generate::{Backend, Loaded};
+use crate::graph::{Builder, Graph, Op, Precision, Shape, TensorId, WeightId, turned};
 
 /// Ranks of a joint are rounded up to this, so that rows begin at multiples of 16 bytes in bf16.
 const RANK_STEP: usize = 8;
@@ -72,14 +72,16 @@ impl Joint {
     pub(super) fn write(
         &self,
         backend: &mut dyn Backend,
-        program: ProgramId,
+        program: &Loaded,
         adapters: &Adapters,
     ) -> Result<(), RuntimeError> {
         let [down, up] = self.values(adapters);
-        backend.write(program, self.down, &down)?;
-        backend.write(program, self.up, &up)?;
-        backend.write(program, self.down_turned, &exchanged(&down, self.columns))?;
-        backend.write(program, self.up_turned, &exchanged(&up, self.depth))
+        program.write_at(backend, self.down, &down)?;
+        program.write_at(backend, self.up, &up)?;
+        let turned =
+            |values: &[f32], rows: usize, columns: usize| turned(values, &[rows as u32, columns as u32]);
+        program.write_at(backend, self.down_turned, &turned(&down, self.depth, self.columns))?;
+        program.write_at(backend, self.up_turned, &turned(&up, self.rows, self.depth))
     }
 
     /// Down and up of all sites together.
@@ -115,10 +117,4 @@ impl Joint {
     pub(super) fn elements(&self) -> [usize; 2] {
         [self.depth * self.columns, self.rows * self.depth]
     }
-}
-
-/// A matrix with these columns, its axes exchanged.
-fn exchanged(values: &[f32], columns: usize) -> Vec<f32> {
-    let rows = values.len() / columns;
-    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
 }

@@ -8,7 +8,7 @@ use super::adapter::{Adapters, Pair, Scope, sites};
 use super::attach::{Joint, attach};
 use super::reverse::{Ends, UNITS, UNITS_NAME, reverse};
 use crate::RuntimeError;
-use crate::generate::{Backend, ProgramId};
+use crate::generate::{Backend, Loaded};
 use crate::graph::{Builder, Graph, Precision, Shape, TensorId, View};
 use crate::model::program::{self, LatentSize};
 use crate::model::{MotionConfig, UnetConfig};
@@ -46,12 +46,14 @@ impl Program {
         Self { graph, result, joints, gradients }
     }
 
-    pub(super) fn load(self, weights: &Weights, backend: &mut dyn Backend) -> Result<Loaded, RuntimeError> {
-        let id = backend.load(&self.graph, weights)?;
-        if let Some(units) = self.graph.find(UNITS_NAME) {
-            backend.write(id, units, &UNITS)?;
+    pub(super) fn load(self, weights: &Weights, backend: &mut dyn Backend) -> Result<Network, RuntimeError> {
+        let Self { graph, result, joints, gradients } = self;
+        let units = graph.find(UNITS_NAME);
+        let loaded = Loaded::new(backend, weights, graph)?;
+        if let Some(units) = units {
+            loaded.write_at(backend, units, &UNITS)?;
         }
-        Ok(Loaded { program: self, id, fresh: false })
+        Ok(Network { loaded, result, joints, gradients, fresh: false })
     }
 }
 
@@ -86,18 +88,16 @@ fn with_way_back(there: Graph, result: TensorId, joints: &[Joint]) -> (Graph, Ve
 }
 
 /// The program on a backend.
-pub(super) struct Loaded {
-    program: Program,
-    id: ProgramId,
+pub(super) struct Network {
+    loaded: Loaded,
+    result: TensorId,
+    joints: Vec<Joint>,
+    gradients: Vec<[Option<TensorId>; 2]>,
     /// Whether it has the adapters as they are.
     fresh: bool,
 }
 
-impl Loaded {
-    fn find(&self, name: &str) -> TensorId {
-        self.program.graph.find(name).expect("programs have the tensors that their module names")
-    }
-
+impl Network {
     /// Writes an input by its name.
     pub(super) fn write(
         &self,
@@ -105,7 +105,7 @@ impl Loaded {
         name: &str,
         values: &[f32],
     ) -> Result<(), RuntimeError> {
-        backend.write(self.id, self.find(name), values)
+        self.loaded.write(backend, name, values)
     }
 
     /// Says that the adapters have changed.
@@ -114,7 +114,7 @@ impl Loaded {
     }
 
     pub(super) fn sample_elements(&self) -> usize {
-        self.program.graph.tensor(self.find(program::LATENTS)).shape.elements() as usize
+        self.loaded.elements(program::LATENTS)
     }
 
     /// The prediction for what was written last.
@@ -124,13 +124,13 @@ impl Loaded {
         adapters: &Adapters,
     ) -> Result<Vec<f32>, RuntimeError> {
         if !self.fresh {
-            for joint in &self.program.joints {
-                joint.write(backend, self.id, adapters)?;
+            for joint in &self.joints {
+                joint.write(backend, &self.loaded, adapters)?;
             }
             self.fresh = true;
         }
-        backend.run(self.id)?;
-        self.read(backend, self.program.result)
+        self.loaded.run(backend)?;
+        self.loaded.read_at(backend, self.result)
     }
 
     /// The same; adds the gradients of Σ factor / 2 · (prediction - target)².
@@ -143,21 +143,15 @@ impl Loaded {
     ) -> Result<Vec<f32>, RuntimeError> {
         self.write(backend, FACTORS, &[factor as f32, -factor as f32])?;
         let predicted = self.predict(backend, adapters)?;
-        for (joint, of_matrices) in self.program.joints.iter().zip(&self.program.gradients) {
+        for (joint, of_matrices) in self.joints.iter().zip(&self.gradients) {
             let mut values = joint.elements().map(|elements| vec![0.0; elements]);
             for (of_matrix, values) in of_matrices.iter().zip(&mut values) {
                 if let Some(of_matrix) = of_matrix {
-                    *values = self.read(backend, *of_matrix)?;
+                    *values = self.loaded.read_at(backend, *of_matrix)?;
                 }
             }
             joint.add(&values[0], &values[1], adapters, gradients);
         }
         Ok(predicted)
-    }
-
-    fn read(&self, backend: &mut dyn Backend, tensor: TensorId) -> Result<Vec<f32>, RuntimeError> {
-        let mut values = vec![0.0; self.program.graph.tensor(tensor).shape.elements() as usize];
-        backend.read(self.id, tensor, &mut values)?;
-        Ok(values)
     }
 }

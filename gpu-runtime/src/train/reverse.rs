@@ -196,9 +196,7 @@ impl Reverse<'_> {
                 }
                 self.chained(*right, |b, name, _| b.matrix(name, of_out, *left));
             }
-            Op::GroupNorm { input, gamma, beta, groups, eps, silu, frames_together, .. } => {
-                let (input, gamma, beta, groups) = (*input, *gamma, *beta, *groups);
-                let (eps, silu, frames_together) = (*eps, *silu, *frames_together);
+            &Op::GroupNorm { input, gamma, beta, spec, .. } => {
                 self.chained(input, |b, name, residual| {
                     b.gradient_like(name, input, |out| Gradient::GroupNorm {
                         out,
@@ -207,15 +205,11 @@ impl Reverse<'_> {
                         residual,
                         gamma,
                         beta,
-                        groups,
-                        eps,
-                        silu,
-                        frames_together,
+                        spec,
                     })
                 });
             }
-            Op::LayerNorm { input, gamma, eps, .. } => {
-                let (input, gamma, eps) = (*input, *gamma, *eps);
+            &Op::LayerNorm { input, gamma, eps, .. } => {
                 self.chained(input, |b, name, residual| {
                     b.gradient_like(name, input, |out| Gradient::LayerNorm {
                         out,
@@ -227,14 +221,12 @@ impl Reverse<'_> {
                     })
                 });
             }
-            Op::Geglu { input, .. } => {
-                let input = *input;
+            &Op::Geglu { input, .. } => {
                 self.alone(input, |b, name| {
                     b.gradient_like(name, input, |out| Gradient::Geglu { out, of_out, input })
                 });
             }
-            Op::Activation { input, function, .. } => {
-                let (input, function) = (*input, *function);
+            &Op::Activation { input, function, .. } => {
                 self.alone(input, |b, name| {
                     b.gradient_like(name, input, |out| Gradient::Activation { out, of_out, input, function })
                 });

@@ -8,7 +8,7 @@ use super::adapter::{Adapters, Layer, Pair, Scope, sites};
 use super::attach::{Joint, attach};
 use super::reverse::{Ends, UNITS, UNITS_NAME, reverse};
 use crate::cpu::CpuBackend;
-use crate::generate::{Backend, ProgramId};
+use crate::generate::Loaded;
 use crate::graph::{
     ActivationFunction, AttentionPattern, Builder, Conv, Graph, GroupNormSpec, LinearSpec, Pad, Precision,
     Shape, TensorId, View, WeightLayout,
@@ -57,7 +57,7 @@ fn weights(graph: &Graph) -> (Weights, tempfile::TempDir) {
 struct Way {
     backend: CpuBackend,
     graph: Graph,
-    id: ProgramId,
+    loaded: Loaded,
     result: TensorId,
     of_result: TensorId,
     joints: Vec<Joint>,
@@ -84,11 +84,11 @@ impl Way {
         let (graph, gradients) = reverse(b, &Ends { result, of_result, leaves: &leaves, turned: &turned });
         let (weights, _folder) = weights(&graph);
         let mut backend = CpuBackend::new(2);
-        let id = backend.load(&graph, &weights).unwrap();
+        let loaded = Loaded::new(&mut backend, &weights, graph.clone()).unwrap();
         if let Some(units) = graph.find(UNITS_NAME) {
-            backend.write(id, units, &UNITS).unwrap();
+            loaded.write_at(&mut backend, units, &UNITS).unwrap();
         }
-        Self { backend, graph, id, result, of_result, joints, gradients }
+        Self { backend, graph, loaded, result, of_result, joints, gradients }
     }
 
     fn elements(&self, tensor: TensorId) -> usize {
@@ -96,20 +96,18 @@ impl Way {
     }
 
     fn write(&mut self, tensor: TensorId, values: &[f32]) {
-        self.backend.write(self.id, tensor, values).unwrap();
+        self.loaded.write_at(&mut self.backend, tensor, values).unwrap();
     }
 
     fn run(&mut self, adapters: &Adapters) {
         for joint in &self.joints {
-            joint.write(&mut self.backend, self.id, adapters).unwrap();
+            joint.write(&mut self.backend, &self.loaded, adapters).unwrap();
         }
-        self.backend.run(self.id).unwrap();
+        self.loaded.run(&mut self.backend).unwrap();
     }
 
     fn read(&mut self, tensor: TensorId) -> Vec<f32> {
-        let mut values = vec![0.0; self.elements(tensor)];
-        self.backend.read(self.id, tensor, &mut values).unwrap();
-        values
+        self.loaded.read_at(&mut self.backend, tensor).unwrap()
     }
 
     /// Σ weight · result, a number whose gradient by the result is `weight`.

@@ -4,8 +4,7 @@ use super::adapter::Scope;
 use super::request::{Subject, TrainProgress, TrainRequest, Trained};
 use super::trainer::{Conditions, Sample, Settings, Trainer};
 use crate::RuntimeError;
-use crate::generate::{Backend, CancelToken, GUIDANCE_MAX, ProgramId};
-use crate::graph::Graph;
+use crate::generate::{Backend, CancelToken, GUIDANCE_MAX, Loaded};
 use crate::model::program::{self, LatentSize};
 use crate::model::{Model, ModelSource};
 use crate::noise::{Noise, philox4x32_10};
@@ -154,9 +153,9 @@ fn encode_prompt(
     }
     let tokens = tokenizer.encode(prompt, model.text.tokens as usize)?;
     let ids: Vec<f32> = tokens.ids.iter().map(|&id| id as f32).collect();
-    let mut once = Once::new(model, program::text(&model.text), backend)?;
-    let features = once.run(program::IDS, &ids, program::CONTEXT)?;
-    once.end()?;
+    let text = Loaded::new(backend, &model.weights, program::text(&model.text))?;
+    let features = answer(&text, backend, (program::IDS, &ids), program::CONTEXT)?;
+    text.unload(backend)?;
     Ok((features, tokens.cut))
 }
 
@@ -168,47 +167,32 @@ fn encode_pictures(
     size: LatentSize,
     backend: &mut dyn Backend,
 ) -> Result<Vec<Vec<f32>>, RuntimeError> {
-    let mut once = Once::new(model, program::encode(&model.vae, size.height, size.width), backend)?;
+    let graph = program::encode(&model.vae, size.height, size.width);
+    let encoder = Loaded::new(backend, &model.weights, graph)?;
     let (channels, factor) = (model.vae.latent_channels as usize, model.vae.factor());
     let scale = model.vae.scaling_factor as f32;
     let mut encoded = |picture: &Picture| {
         let pixels = picture.fitted(size.width * factor, size.height * factor).to_model();
-        let moments = once.run(program::PICTURE, &pixels, program::MOMENTS)?;
+        let moments = answer(&encoder, backend, (program::PICTURE, &pixels), program::MOMENTS)?;
         let means = moments.chunks_exact(2 * channels).flat_map(|row| &row[..channels]);
         Ok::<Vec<f32>, RuntimeError>(means.map(|mean| mean * scale).collect())
     };
     let latents = request.images.iter().map(&mut encoded).collect::<Result<Vec<_>, _>>()?;
-    once.end()?;
+    encoder.unload(backend)?;
     Ok(match request.subject {
         Subject::Pictures => latents,
         Subject::Clip { .. } => vec![latents.concat()],
     })
 }
 
-/// A program that is loaded for what is computed before training.
-struct Once<'b> {
-    backend: &'b mut dyn Backend,
-    program: ProgramId,
-    graph: Graph,
-}
-
-impl<'b> Once<'b> {
-    fn new(model: &Model, graph: Graph, backend: &'b mut dyn Backend) -> Result<Self, RuntimeError> {
-        let program = backend.load(&graph, &model.weights)?;
-        Ok(Self { backend, program, graph })
-    }
-
-    fn run(&mut self, input: &str, values: &[f32], output: &str) -> Result<Vec<f32>, RuntimeError> {
-        let find = |name| self.graph.find(name).expect("programs have the tensors that their module names");
-        let (input, output) = (find(input), find(output));
-        let mut result = vec![0.0; self.graph.tensor(output).shape.elements() as usize];
-        self.backend.write(self.program, input, values)?;
-        self.backend.run(self.program)?;
-        self.backend.read(self.program, output, &mut result)?;
-        Ok(result)
-    }
-
-    fn end(self) -> Result<(), RuntimeError> {
-        self.backend.unload(self.program)
-    }
+/// What a program makes of one input.
+fn answer(
+    program: &Loaded,
+    backend: &mut dyn Backend,
+    (input, values): (&str, &[f32]),
+    output: &str,
+) -> Result<Vec<f32>, RuntimeError> {
+    program.write(backend, input, values)?;
+    program.run(backend)?;
+    program.read(backend, output)
 }

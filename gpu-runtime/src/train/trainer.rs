@@ -2,7 +2,7 @@
 
 use super::adapter::{Adapters, Pair, Scope};
 use super::optimizer::{AdamW, OptimizerSettings};
-use super::program::{Loaded, Program, TARGET};
+use super::program::{Network, Program, TARGET};
 use crate::RuntimeError;
 use crate::generate::Backend;
 use crate::model::Model;
@@ -59,7 +59,7 @@ pub struct StepReport {
 /// optimizer's are here, in f32.
 pub struct Trainer {
     backend: Box<dyn Backend>,
-    program: Loaded,
+    network: Network,
     adapters: Adapters,
     optimizer: AdamW,
     /// Share of signal variance at every timestep.
@@ -94,10 +94,10 @@ impl Trainer {
             (settings.scope, settings.seed),
             &mut adapters,
         );
-        let loaded = program.load(&model.weights, &mut *backend)?;
-        loaded.write(&mut *backend, program::CONTEXT, &conditions.context)?;
+        let network = program.load(&model.weights, &mut *backend)?;
+        network.write(&mut *backend, program::CONTEXT, &conditions.context)?;
         if let (Some(channels), Some(guidance)) = (model.unet.guidance_channels, conditions.guidance) {
-            loaded.write(
+            network.write(
                 &mut *backend,
                 program::GUIDANCE,
                 &guidance_embedding(guidance, channels as usize),
@@ -105,7 +105,7 @@ impl Trainer {
         }
         Ok(Self {
             backend,
-            program: loaded,
+            network,
             optimizer: AdamW::new(settings.optimizer, &adapters),
             adapters,
             variances: schedule.signal_variances(),
@@ -122,7 +122,7 @@ impl Trainer {
 
     /// The same, to be changed: for comparisons with other implementations.
     pub fn adapters_mut(&mut self) -> &mut Adapters {
-        self.program.forget_adapters();
+        self.network.forget_adapters();
         &mut self.adapters
     }
 
@@ -135,7 +135,7 @@ impl Trainer {
     /// Elements of one sample's latents.
     #[must_use]
     pub fn sample_elements(&self) -> usize {
-        self.program.sample_elements()
+        self.network.sample_elements()
     }
 
     /// What the network with its adapters predicts in noised latents.
@@ -147,13 +147,13 @@ impl Trainer {
     /// When the number of latents is not [`Trainer::sample_elements`].
     pub fn predict(&mut self, noised: &[f32], timestep: u32) -> Result<Vec<f32>, RuntimeError> {
         self.ask(noised, timestep)?;
-        self.program.predict(&mut *self.backend, &self.adapters)
+        self.network.predict(&mut *self.backend, &self.adapters)
     }
 
     fn ask(&mut self, noised: &[f32], timestep: u32) -> Result<(), RuntimeError> {
         let timestep = timestep_embedding(f64::from(timestep), self.timestep_channels, true, 0.0);
-        self.program.write(&mut *self.backend, program::TIMESTEP, &timestep)?;
-        self.program.write(&mut *self.backend, program::LATENTS, noised)
+        self.network.write(&mut *self.backend, program::TIMESTEP, &timestep)?;
+        self.network.write(&mut *self.backend, program::LATENTS, noised)
     }
 
     /// Mean squared error of the prediction for one sample.
@@ -181,10 +181,10 @@ impl Trainer {
         for sample in samples {
             let (noised, target) = self.task(sample);
             self.ask(&noised, sample.timestep)?;
-            self.program.write(&mut *self.backend, TARGET, &target)?;
+            self.network.write(&mut *self.backend, TARGET, &target)?;
             let factor = 2.0 / (target.len() * samples.len()) as f64;
             let predicted =
-                self.program.differentiate(&mut *self.backend, &self.adapters, factor, &mut gradients)?;
+                self.network.differentiate(&mut *self.backend, &self.adapters, factor, &mut gradients)?;
             loss += mean_square(&predicted, &target) / samples.len() as f64;
         }
         Ok((loss, gradients))
@@ -200,7 +200,7 @@ impl Trainer {
     pub fn step(&mut self, samples: &[Sample]) -> Result<StepReport, RuntimeError> {
         let (loss, gradients) = self.gradients(samples)?;
         let gradient_norm = self.optimizer.step(&mut self.adapters, &gradients);
-        self.program.forget_adapters();
+        self.network.forget_adapters();
         Ok(StepReport { loss, gradient_norm })
     }
 

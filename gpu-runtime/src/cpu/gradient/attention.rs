@@ -4,20 +4,13 @@
 //! dS = P ∘ (dP - rowsum(O ∘ G)), dQ = factor · dS K, dK = factor · dSᵀ Q. Of every row, the logarithm of Σ exp(S) and
 //! rowsum(O ∘ G) are computed first (FlashAttention-2, Dao 2023, algorithm 2).
 
+use super::super::attention::{Extents, Rows};
 use super::super::matrix::{Matrix, multiply};
 use super::super::parallel::map_blocks;
-use crate::graph::{AttentionPattern, Shape};
+use crate::graph::AttentionPattern;
 
 /// Queries of one block; fixed, so that results do not depend on the number of threads.
 const BLOCK_QUERIES: usize = 256;
-
-/// Rows of channels within a tensor: row r begins at `data[r * stride]`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rows<'a> {
-    pub(super) data: &'a [f32],
-    pub(super) stride: usize,
-    pub(super) channels: usize,
-}
 
 /// Rows `first + n * step` for `n < count`.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +38,7 @@ impl Run {
 }
 
 /// Which rows of queries look at which rows of keys.
-fn runs([queries, keys]: [Shape; 2], pattern: AttentionPattern) -> Vec<[Run; 2]> {
+fn runs(Extents { queries, keys, .. }: Extents, pattern: AttentionPattern) -> Vec<[Run; 2]> {
     let (own, seen) = (queries.positions() as usize, keys.positions() as usize);
     let all = queries.frames as usize;
     match pattern {
@@ -75,9 +68,7 @@ pub(super) struct Attention<'a> {
     pub(super) key: Rows<'a>,
     pub(super) value: Rows<'a>,
     pub(super) of_out: Rows<'a>,
-    /// Of the queries' tensor and of the keys'; channels do not count.
-    pub(super) shapes: [Shape; 2],
-    pub(super) heads: usize,
+    pub(super) extents: Extents,
     pub(super) pattern: AttentionPattern,
     pub(super) threads: usize,
 }
@@ -110,11 +101,11 @@ impl Unit {
 
 impl<'a> Attention<'a> {
     fn depth(&self) -> usize {
-        self.query.channels / self.heads
+        self.query.channels / self.extents.heads
     }
 
     fn depth_out(&self) -> usize {
-        self.value.channels / self.heads
+        self.value.channels / self.extents.heads
     }
 
     fn factor(&self) -> f32 {
@@ -122,15 +113,16 @@ impl<'a> Attention<'a> {
     }
 
     fn units(&self) -> Vec<Unit> {
-        let unit = |[queries, keys]: [Run; 2]| (0..self.heads).map(move |head| Unit { queries, keys, head });
-        runs(self.shapes, self.pattern).into_iter().flat_map(unit).collect()
+        let unit =
+            |[queries, keys]: [Run; 2]| (0..self.extents.heads).map(move |head| Unit { queries, keys, head });
+        runs(self.extents, self.pattern).into_iter().flat_map(unit).collect()
     }
 
     /// What `compute` gives of every unit, in order.
     fn parts<T: Send>(&self, compute: impl Fn(Unit) -> T + Sync) -> Vec<(Unit, T)> {
         let units = self.units();
         let seen = units.first().map_or(0, |unit| unit.keys.count);
-        let work = self.shapes[0].rows() as usize * seen * 3 * self.query.channels;
+        let work = self.extents.queries.rows() as usize * seen * 3 * self.query.channels;
         let parts = map_blocks(units.len(), self.threads, work as u64, |index| compute(units[index]));
         units.into_iter().zip(parts).collect()
     }
@@ -159,7 +151,7 @@ impl<'a> Attention<'a> {
         multiply(&mut of_scores, seen, g, v.transposed(), 1.0, false);
         let both = shares.chunks_exact_mut(seen).zip(of_scores.chunks_exact_mut(seen));
         for (row, (shares, of_scores)) in both.enumerate() {
-            let at = (block.queries.first + row * block.queries.step) * self.heads + unit.head;
+            let at = (block.queries.first + row * block.queries.step) * self.extents.heads + unit.head;
             let (logarithm, dot) = (rows[2 * at], rows[2 * at + 1]);
             for (share, of_score) in shares.iter_mut().zip(of_scores) {
                 *share = (*share - logarithm).exp();
@@ -176,7 +168,7 @@ impl<'a> Attention<'a> {
     /// The two numbers of every row and head.
     pub(super) fn rows(&self, out: &mut [f32], result: &[f32]) {
         let channels = self.of_out.channels;
-        let depth = channels / self.heads;
+        let depth = channels / self.extents.heads;
         let parts = self.parts(|unit| {
             let mut logarithms = Vec::with_capacity(unit.queries.count);
             for block in unit.blocks() {
@@ -191,7 +183,7 @@ impl<'a> Attention<'a> {
                 let head = row * channels + unit.head * depth..row * channels + (unit.head + 1) * depth;
                 let pairs = result[head.clone()].iter().zip(&self.of_out.data[head]);
                 let dot: f64 = pairs.map(|(value, gradient)| f64::from(*value) * f64::from(*gradient)).sum();
-                let at = 2 * (row * self.heads + unit.head);
+                let at = 2 * (row * self.extents.heads + unit.head);
                 (out[at], out[at + 1]) = (logarithm, dot as f32);
             }
         }

@@ -4,110 +4,89 @@ mod attention;
 mod elementwise;
 mod norm;
 
-use super::backend::Operands;
+use super::attention::Extents;
 use super::matrix::{Matrix, multiply};
-use crate::graph::{AttentionPattern, Gradient, TensorId, View, WeightId};
+use super::operation::Operands;
+use crate::graph::{AttentionPattern, Gradient, TensorId, View};
 
-/// Rows of one block of a matrix's gradient; fixed, so that results do not depend on the number of threads.
-const BLOCK_COLUMNS: usize = 64;
+/// Rows of one block of a matrix's gradient, columns of its left operand; fixed, so that results do not depend on the number of
+/// threads.
+const BLOCK_ROWS: usize = 64;
 
 /// Computes one operation.
-pub(super) fn execute(gradient: &Gradient, operands: Operands<'_>, out: &mut [f32], threads: usize) {
-    let Operands { graph, weights, tensors } = operands;
-    let shape = |id: TensorId| graph.tensor(id).shape;
-    let values = |id: TensorId| tensors[id.0 as usize].as_slice();
-    let weight = |id: WeightId| weights[id.0 as usize].as_slice();
-    let rows = |view: View| attention::Rows {
-        data: &values(view.tensor)[view.offset as usize..],
-        stride: shape(view.tensor).channels as usize,
-        channels: view.channels as usize,
-    };
-    let whole = |id: TensorId| rows(View { tensor: id, offset: 0, channels: shape(id).channels });
-    let of_attention =
-        |[query, key, value]: [View; 3], of_out: TensorId, heads: u32, pattern: AttentionPattern| {
-            attention::Attention {
-                query: rows(query),
-                key: rows(key),
-                value: rows(value),
-                of_out: whole(of_out),
-                shapes: [query, key].map(|view| shape(view.tensor)),
-                heads: heads as usize,
-                pattern,
-                threads,
-            }
-        };
-    match gradient {
-        Gradient::GroupNorm {
-            of_out,
-            input,
-            residual,
-            gamma,
-            beta,
-            groups,
-            eps,
-            silu,
-            frames_together,
-            ..
-        } => {
-            let rule = norm::Groups {
-                shape: shape(*input),
-                gamma: weight(*gamma),
-                beta: weight(*beta),
-                groups: *groups as usize,
-                eps: *eps,
-                silu: *silu,
-                frames_together: *frames_together as usize,
-            };
-            norm::group_norm(out, values(*of_out), values(*input), residual.map(values), rule, threads);
+pub(super) fn execute(gradient: &Gradient, o: Operands<'_>, out: &mut [f32], threads: usize) {
+    match *gradient {
+        Gradient::GroupNorm { of_out, input, residual, gamma, beta, spec, .. } => {
+            let norm = o.group_norm(input, gamma, beta, spec);
+            norm::group_norm(out, o.values(of_out), o.values(input), o.values_of(residual), norm, threads);
         }
         Gradient::LayerNorm { of_out, input, residual, gamma, eps, .. } => {
-            let rule = (weight(*gamma), *eps);
-            norm::layer_norm(out, values(*of_out), values(*input), residual.map(values), rule, threads);
+            let rule = (o.weight(gamma), eps);
+            norm::layer_norm(out, o.values(of_out), o.values(input), o.values_of(residual), rule, threads);
         }
         Gradient::Geglu { of_out, input, .. } => {
-            elementwise::geglu(out, values(*of_out), values(*input), shape(*of_out).channels as usize);
+            elementwise::geglu(out, o.values(of_out), o.values(input), o.channels(of_out));
         }
         Gradient::Activation { of_out, input, function, .. } => {
-            elementwise::activation(out, values(*of_out), values(*input), *function);
+            elementwise::activation(out, o.values(of_out), o.values(input), function);
         }
         Gradient::AttentionRows { query, key, result, of_out, heads, pattern, .. } => {
-            of_attention([*query, *key, *key], *of_out, *heads, *pattern).rows(out, values(*result));
+            let views = [query, key, key];
+            attention_of(o, views, of_out, (heads, pattern), threads).rows(out, o.values(result));
         }
         Gradient::AttentionQuery { of, .. } => {
             let views = [of.query, of.key, of.value];
-            of_attention(views, of.of_out, of.heads, of.pattern).query(out, values(of.rows));
+            attention_of(o, views, of.of_out, (of.heads, of.pattern), threads).query(out, o.values(of.rows));
         }
         Gradient::AttentionKeyValue { of, .. } => {
             let views = [of.query, of.key, of.value];
-            of_attention(views, of.of_out, of.heads, of.pattern).key_value(out, values(of.rows));
+            attention_of(o, views, of.of_out, (of.heads, of.pattern), threads)
+                .key_value(out, o.values(of.rows));
         }
         Gradient::Spread { out: to, input } => {
-            elementwise::spread(out, values(*input), [shape(*input), shape(*to)]);
+            elementwise::spread(out, o.values(input), [o.shape(input), o.shape(to)]);
         }
-        Gradient::SumOfFour { out: to, input } => elementwise::sum_of_four(out, values(*input), shape(*to)),
+        Gradient::SumOfFour { out: to, input } => {
+            elementwise::sum_of_four(out, o.values(input), o.shape(to));
+        }
         Gradient::Channels { input, .. } => {
-            let from = rows(*input);
+            let from = o.rows(input);
             elementwise::channels(out, from.data, from.stride, from.channels);
         }
         Gradient::Matrix { left, right, .. } => {
-            let [left, right] = [*left, *right].map(|id| {
-                Matrix::rows(
-                    values(id),
-                    shape(id).rows() as usize,
-                    shape(id).channels as usize,
-                    shape(id).channels as usize,
-                )
-            });
-            matrix(out, left, right, threads);
+            let of = |id: TensorId| {
+                Matrix::rows(o.values(id), o.shape(id).rows() as usize, o.channels(id), o.channels(id))
+            };
+            matrix(out, of(left), of(right), threads);
         }
+    }
+}
+
+fn attention_of(
+    o: Operands<'_>,
+    [query, key, value]: [View; 3],
+    of_out: TensorId,
+    (heads, pattern): (u32, AttentionPattern),
+    threads: usize,
+) -> attention::Attention<'_> {
+    let extents =
+        Extents { queries: o.shape(query.tensor), keys: o.shape(key.tensor), heads: heads as usize };
+    attention::Attention {
+        query: o.rows(query),
+        key: o.rows(key),
+        value: o.rows(value),
+        of_out: o.rows(View { tensor: of_out, offset: 0, channels: o.shape(of_out).channels }),
+        extents,
+        pattern,
+        threads,
     }
 }
 
 /// out = leftᵀ · right.
 fn matrix(out: &mut [f32], left: Matrix<'_>, right: Matrix<'_>, threads: usize) {
     let work = (left.rows * left.columns * right.columns) as u64;
-    super::parallel::for_blocks(out, BLOCK_COLUMNS * right.columns, threads, work, |index, block| {
-        let first = index * BLOCK_COLUMNS;
+    super::parallel::for_blocks(out, BLOCK_ROWS * right.columns, threads, work, |index, block| {
+        let first = index * BLOCK_ROWS;
         let part = Matrix { data: &left.data[first..], columns: block.len() / right.columns, ..left };
         multiply(block, right.columns, part.transposed(), right, 1.0, false);
     });

@@ -3,20 +3,8 @@
 //! With x̂ = (x - mean) / deviation and g the gradient of x̂ (after gamma), the gradient of x is
 //! (g - mean(g) - x̂ · mean(g · x̂)) / deviation, means over the values that share statistics.
 
+use super::super::norm::GroupNorm;
 use super::super::parallel::for_blocks;
-use crate::graph::Shape;
-
-/// A group normalisation beside its input.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Groups<'a> {
-    pub(super) shape: Shape,
-    pub(super) gamma: &'a [f32],
-    pub(super) beta: &'a [f32],
-    pub(super) groups: usize,
-    pub(super) eps: f32,
-    pub(super) silu: bool,
-    pub(super) frames_together: usize,
-}
 
 /// The rule for one set of values that share statistics: `index(n)` is where value n lies in `input`, `of_out` and
 /// `of_input`; `upstream(n, x̂)` is the gradient of x̂.
@@ -53,19 +41,20 @@ pub(super) fn group_norm(
     of_out: &[f32],
     input: &[f32],
     residual: Option<&[f32]>,
-    g: Groups<'_>,
+    norm: GroupNorm<'_>,
     threads: usize,
 ) {
-    let channels = g.shape.channels as usize;
-    let within = channels / g.groups;
-    let part = g.frames_together * g.shape.positions() as usize * channels;
+    let GroupNorm { gamma, beta, spec, .. } = norm;
+    let channels = norm.shape.channels as usize;
+    let within = norm.within();
+    let part = norm.rows() * channels;
     for_blocks(of_input, part, threads, 8 * input.len() as u64, |index, block| {
         let (input, of_out) = (&input[index * part..][..part], &of_out[index * part..][..part]);
-        for group in 0..g.groups {
+        for group in 0..spec.groups as usize {
             let at = |n: usize| n / within * channels + group * within + n % within;
-            shared(block, input, part / g.groups, g.eps, at, |at, normed| {
-                let (gamma, beta) = (f64::from(g.gamma[at % channels]), f64::from(g.beta[at % channels]));
-                let slope = if g.silu { silu_slope(normed * gamma + beta) } else { 1.0 };
+            shared(block, input, norm.rows() * within, spec.eps, at, |at, normed| {
+                let (gamma, beta) = (f64::from(gamma[at % channels]), f64::from(beta[at % channels]));
+                let slope = if spec.silu { silu_slope(normed * gamma + beta) } else { 1.0 };
                 f64::from(of_out[at]) * slope * gamma
             });
         }

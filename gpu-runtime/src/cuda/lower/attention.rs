@@ -46,6 +46,9 @@ const WIDTHS: [Width; 8] = [
     },
 ];
 
+/// Channels of a head at most.
+pub(super) const HEAD_WIDTH_MAX: u32 = WIDTHS[WIDTHS.len() - 1].width;
+
 /// Shared memory: queries, then `stages` tiles of keys and values, rows padded by eight elements.
 fn shared_bytes(width: &Width, queries: u32, keys: u32, stages: u32) -> u32 {
     2 * ((queries + stages * keys) * (width.width + 8) + stages * keys * (width.value_width + 8))
@@ -148,7 +151,8 @@ impl Lowering<'_> {
                 view.offset.is_multiple_of(8) && self.shape(view.tensor).channels.is_multiple_of(8)
             });
         let width = WIDTHS.iter().find(|width| width.width >= head_width);
-        let width = width.unwrap_or_else(|| panic!("heads are at most 512 wide, not {head_width}"));
+        let width =
+            width.unwrap_or_else(|| panic!("heads are at most {HEAD_WIDTH_MAX} wide, not {head_width}"));
         let problems = outer * inner * heads;
         let which = usize::from(!aligned);
         if inner > 1 && !width.across[0].is_empty() {

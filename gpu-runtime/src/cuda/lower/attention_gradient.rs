@@ -46,6 +46,9 @@ const WIDTHS: [Width; 7] = [
     width!(160, 80, 32),
 ];
 
+/// Channels of a trained head at most.
+pub(super) const TRAINED_HEAD_WIDTH_MAX: u32 = WIDTHS[WIDTHS.len() - 1].width;
+
 /// Queries of a tile in `attention_key_value` with four warps.
 const TILE_QUERIES: u32 = 32;
 /// Keys and queries of a tile in kernels of one warp.
@@ -165,7 +168,9 @@ impl Lowering<'_> {
         let head_width = of.query.channels / of.heads;
         assert_eq!(of.value.channels, of.query.channels, "values as wide as queries");
         let width = WIDTHS.iter().find(|width| width.width >= head_width);
-        let width = width.unwrap_or_else(|| panic!("trained heads are at most 160 wide, not {head_width}"));
+        let width = width.unwrap_or_else(|| {
+            panic!("trained heads are at most {TRAINED_HEAD_WIDTH_MAX} wide, not {head_width}")
+        });
         let begins_well =
             |view: &View| view.offset.is_multiple_of(8) && self.shape(view.tensor).channels.is_multiple_of(8);
         let aligned = head_width.is_multiple_of(8) && [of.query, of.key, of.value].iter().all(begins_well);

@@ -1,8 +1,8 @@
 //! Operations without sums over a neighbourhood.
 
 use super::{Lowering, narrow};
-use crate::cuda::arguments::{Combine, Embed, Rows};
-use crate::graph::{ActivationFunction, Op, Precision, TensorId};
+use crate::cuda::arguments::{Arguments, Combine, Embed, Rows};
+use crate::graph::{ActivationFunction, Op, Precision, Shape, TensorId};
 
 impl Lowering<'_> {
     pub(super) fn elementwise(&mut self, op: &Op) {
@@ -11,20 +11,11 @@ impl Lowering<'_> {
         match op {
             Op::Geglu { input, .. } => {
                 let arguments = self.rows(out, *input);
-                self.launch_rows(["geglu_8", "geglu_1"], shape.channels.is_multiple_of(8), &arguments);
+                self.launch_rows(["geglu_8", "geglu_1"], true, shape, &arguments);
             }
             Op::Activation { input, function, .. } => {
-                let function = match function {
-                    ActivationFunction::Silu => 0,
-                    ActivationFunction::Gelu => 1,
-                    ActivationFunction::QuickGelu => 2,
-                };
-                let arguments = Rows { function, ..self.rows(out, *input) };
-                self.launch_rows(
-                    ["activation_8", "activation_1"],
-                    shape.channels.is_multiple_of(8),
-                    &arguments,
-                );
+                let arguments = Rows { function: number_of(*function), ..self.rows(out, *input) };
+                self.launch_rows(["activation_8", "activation_1"], true, shape, &arguments);
             }
             Op::AddFrameTable { input, table, frames, .. } => {
                 let arguments = Rows {
@@ -33,17 +24,13 @@ impl Lowering<'_> {
                     frames_per_clip: *frames,
                     ..self.rows(out, *input)
                 };
-                self.launch_rows(
-                    ["add_frame_table_8", "add_frame_table_1"],
-                    shape.channels.is_multiple_of(8),
-                    &arguments,
-                );
+                self.launch_rows(["add_frame_table_8", "add_frame_table_1"], true, shape, &arguments);
             }
             Op::Concat { left, right, .. } => {
                 let left_channels = self.shape(*left).channels;
-                let wide = left_channels.is_multiple_of(8) && shape.channels.is_multiple_of(8);
+                let wide = left_channels.is_multiple_of(8);
                 let arguments = Rows { right: self.at(*right), left_channels, ..self.rows(out, *left) };
-                self.launch_rows(["concat_8", "concat_1"], wide, &arguments);
+                self.launch_rows(["concat_8", "concat_1"], wide, shape, &arguments);
             }
             Op::Embed { ids, tokens, positions, .. } => {
                 let arguments = Embed {
@@ -96,13 +83,27 @@ impl Lowering<'_> {
         }
     }
 
-    /// One thread per eight channels where rows allow it, else per channel.
-    fn launch_rows(&mut self, kernels: [&'static str; 2], wide: bool, arguments: &Rows) {
-        let elements = arguments.rows * u64::from(arguments.channels);
-        if wide {
-            self.launch_flat(kernels[0], elements, 8, arguments);
+    /// One thread per eight channels of `shape` where rows allow it, else per channel.
+    pub(super) fn launch_rows<A: Arguments>(
+        &mut self,
+        kernels: [&'static str; 2],
+        wide: bool,
+        shape: Shape,
+        arguments: &A,
+    ) {
+        if wide && shape.channels.is_multiple_of(8) {
+            self.launch_flat(kernels[0], shape.elements(), 8, arguments);
         } else {
-            self.launch_flat(kernels[1], elements, 1, arguments);
+            self.launch_flat(kernels[1], shape.elements(), 1, arguments);
         }
+    }
+}
+
+/// As `elementwise.cu` and `gradient.cu` number functions.
+pub(super) fn number_of(function: ActivationFunction) -> u32 {
+    match function {
+        ActivationFunction::Silu => 0,
+        ActivationFunction::Gelu => 1,
+        ActivationFunction::QuickGelu => 2,
     }
 }

@@ -1,8 +1,9 @@
 //! Operations of the way back, but for norms and attention.
 
+use super::elementwise::number_of;
 use super::{Lowering, narrow};
 use crate::cuda::arguments::{GradientRows, MatrixGradient, SplitSums};
-use crate::graph::{ActivationFunction, Gradient, Shape, TensorId};
+use crate::graph::{Gradient, Shape, TensorId};
 
 /// Rows and columns of the tile of a matrix's gradient that one block computes, and rows of the operands it adds at once.
 const TILE: u32 = 64;
@@ -26,40 +27,35 @@ impl Lowering<'_> {
                     input: self.at(*input),
                     ..self.rows_of(*out, shape)
                 };
-                self.launch_gradient(["geglu_gradient_8", "geglu_gradient_1"], shape, true, &arguments);
+                self.launch_rows(["geglu_gradient_8", "geglu_gradient_1"], true, shape, &arguments);
             }
             Gradient::Activation { out, of_out, input, function } => {
                 let shape = self.shape(*out);
-                let function = match function {
-                    ActivationFunction::Silu => 0,
-                    ActivationFunction::Gelu => 1,
-                    ActivationFunction::QuickGelu => 2,
-                };
                 let arguments = GradientRows {
                     of_out: self.at(*of_out),
                     input: self.at(*input),
-                    function,
+                    function: number_of(*function),
                     ..self.rows_of(*out, shape)
                 };
                 let kernels = ["activation_gradient_8", "activation_gradient_1"];
-                self.launch_gradient(kernels, shape, true, &arguments);
+                self.launch_rows(kernels, true, shape, &arguments);
             }
             Gradient::Spread { out, input } => {
                 let shape = self.shape(*out);
                 let arguments = GradientRows { input: self.at(*input), ..self.rows_of(*out, shape) };
-                self.launch_gradient(["spread_8", "spread_1"], shape, true, &arguments);
+                self.launch_rows(["spread_8", "spread_1"], true, shape, &arguments);
             }
             Gradient::SumOfFour { out, input } => {
                 let shape = self.shape(*out);
                 let arguments = GradientRows { input: self.at(*input), ..self.rows_of(*out, shape) };
-                self.launch_gradient(["sum_of_four_8", "sum_of_four_1"], shape, true, &arguments);
+                self.launch_rows(["sum_of_four_8", "sum_of_four_1"], true, shape, &arguments);
             }
             Gradient::Channels { out, input } => {
                 let (shape, stride) = (self.shape(*out), self.shape(input.tensor).channels);
                 let arguments =
                     GradientRows { input: self.at_view(*input), stride, ..self.rows_of(*out, shape) };
                 let wide = stride.is_multiple_of(8) && input.offset.is_multiple_of(8);
-                self.launch_gradient(["channels_8", "channels_1"], shape, wide, &arguments);
+                self.launch_rows(["channels_8", "channels_1"], wide, shape, &arguments);
             }
             Gradient::Matrix { out, left, right } => self.matrix_gradient(*out, *left, *right),
         }
@@ -73,21 +69,6 @@ impl Lowering<'_> {
             height: shape.height,
             width: shape.width,
             ..GradientRows::default()
-        }
-    }
-
-    /// One thread per eight channels of `shape` where rows allow it, else per channel.
-    fn launch_gradient(
-        &mut self,
-        kernels: [&'static str; 2],
-        shape: Shape,
-        wide: bool,
-        arguments: &GradientRows,
-    ) {
-        if wide && shape.channels.is_multiple_of(8) {
-            self.launch_flat(kernels[0], shape.elements(), 8, arguments);
-        } else {
-            self.launch_flat(kernels[1], shape.elements(), 1, arguments);
         }
     }
 

@@ -5,7 +5,10 @@ mod attention_gradient;
 mod elementwise;
 mod gemm;
 mod gradient;
+mod limits;
 mod norm;
+
+pub(super) use limits::check_kernels;
 
 use super::arguments::{Arguments, Launch};
 use super::fuse::Gates;
@@ -44,7 +47,7 @@ pub struct Lowered {
 ///
 /// # Panics
 /// When a graph breaks the contract of its operations: convolutions, norms and attention take tensors of the model's
-/// precision only.
+/// precision only. When no kernel does one of them, which loading a program refuses.
 #[must_use]
 pub fn lower(graph: &Graph, addresses: &Addresses, target: Target) -> Lowered {
     let mut lowering = Lowering { graph, addresses, target, launches: Vec::new(), workspace_bytes: 0 };

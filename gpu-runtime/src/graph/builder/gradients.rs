@@ -2,28 +2,11 @@
 
 use super::Builder;
 use crate::graph::{
-    AttentionGradient, Gradient, Graph, Op, Pad, Precision, Shape, TURNED, TensorId, TensorKind, View,
-    WeightId, WeightLayout,
+    AttentionGradient, Gradient, Op, Pad, Precision, Shape, TURNED, TensorId, TensorKind, View, WeightId,
+    WeightLayout,
 };
 
 impl Builder {
-    /// What was built so far.
-    #[must_use]
-    pub fn graph(&self) -> &Graph {
-        &self.graph
-    }
-
-    /// What was built, also without outputs.
-    #[must_use]
-    pub fn into_graph(self) -> Graph {
-        self.graph
-    }
-
-    /// Puts an operation whose result is a tensor that exists.
-    pub fn push(&mut self, op: Op) {
-        self.graph.ops.push(op);
-    }
-
     /// The same weight turned.
     pub fn turned(&mut self, id: WeightId) -> WeightId {
         let mut wanted = self.graph.weight(id).clone();
@@ -125,15 +108,26 @@ impl Builder {
         weight: WeightId,
         residual: Option<TensorId>,
     ) -> TensorId {
-        let weight = self.turned(weight);
-        let shape = self.shape(of_out).with_channels(self.graph.weight(weight).dims_used()[0]);
-        self.assert_residual(name, residual, shape);
-        let out = self.scratch(name, shape);
+        let (weight, out) = self.times_turned(name, self.shape(of_out), weight, residual);
         self.graph.ops.push(Op::Linear { out, input: of_out, weight, bias: None, residual });
         out
     }
 
-    /// A convolution of step 1 with a weight turned, whose zeros leave `to` rows and columns.
+    /// A weight turned, and the result, of these rows, of what is multiplied with it.
+    fn times_turned(
+        &mut self,
+        name: &str,
+        rows: Shape,
+        weight: WeightId,
+        residual: Option<TensorId>,
+    ) -> (WeightId, TensorId) {
+        let weight = self.turned(weight);
+        let shape = rows.with_channels(self.graph.weight(weight).dims_used()[0]);
+        self.assert_residual(name, residual, shape);
+        (weight, self.scratch(name, shape))
+    }
+
+    /// A convolution of step 1 with a weight turned.
     pub fn conv_turned(
         &mut self,
         name: &str,
@@ -142,14 +136,12 @@ impl Builder {
         (kernel, pad): (u32, Pad),
         residual: Option<TensorId>,
     ) -> TensorId {
-        let (from, weight) = (self.shape(of_out), self.turned(weight));
+        let from = self.shape(of_out);
         let side = |extent: u32, pad: u32| extent + pad + 1 - kernel;
-        let channels = self.graph.weight(weight).dims_used()[0];
-        let (height, width) =
-            (side(from.height, pad.top + pad.bottom), side(from.width, pad.left + pad.right));
-        let shape = Shape::new(from.frames, height, width, channels);
-        self.assert_residual(name, residual, shape);
-        let out = self.scratch(name, shape);
+        let height = side(from.height, pad.top + pad.bottom);
+        let width = side(from.width, pad.left + pad.right);
+        let shape = Shape { height, width, ..from };
+        let (weight, out) = self.times_turned(name, shape, weight, residual);
         self.graph.ops.push(Op::Conv2d {
             out,
             input: of_out,
@@ -174,10 +166,7 @@ impl Builder {
         frames: u32,
         residual: Option<TensorId>,
     ) -> TensorId {
-        let weight = self.turned(weight);
-        let shape = self.shape(of_out).with_channels(self.graph.weight(weight).dims_used()[0]);
-        self.assert_residual(name, residual, shape);
-        let out = self.scratch(name, shape);
+        let (weight, out) = self.times_turned(name, self.shape(of_out), weight, residual);
         self.graph.ops.push(Op::TemporalConv {
             out,
             input: of_out,

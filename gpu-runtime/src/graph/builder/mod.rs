@@ -8,7 +8,7 @@ mod rows;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Graph, Mixing, Pad, PartSource, Precision, Shape, Tensor, TensorId, TensorKind, View, WeightId,
+    Graph, Mixing, Op, Pad, PartSource, Precision, Shape, Tensor, TensorId, TensorKind, View, WeightId,
     WeightLayout, WeightPart, WeightUse,
 };
 
@@ -56,19 +56,6 @@ pub struct LinearSpec {
     pub bias: bool,
     /// Added per element.
     pub residual: Option<TensorId>,
-}
-
-/// What a group normalisation does beside its weights.
-#[derive(Debug, Clone, Copy)]
-pub struct GroupNormSpec {
-    /// Number of groups.
-    pub groups: u32,
-    /// Added to the variance.
-    pub eps: f32,
-    /// Whether SiLU follows.
-    pub silu: bool,
-    /// Frames that share statistics.
-    pub frames_together: u32,
 }
 
 /// A graph under construction. Weight paths are relative to the current component (`unet`, `vae`, …).
@@ -128,6 +115,17 @@ impl Builder {
         std::mem::replace(&mut self.component, component.to_owned())
     }
 
+    /// What was built so far.
+    #[must_use]
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Puts an operation whose result is a tensor that exists.
+    pub fn push(&mut self, op: Op) {
+        self.graph.ops.push(op);
+    }
+
     /// The shape of a tensor.
     #[must_use]
     pub fn shape(&self, id: TensorId) -> Shape {
@@ -184,6 +182,12 @@ impl Builder {
     #[must_use]
     pub fn finish(self) -> Graph {
         assert!(!self.graph.outputs.is_empty(), "`{}` computes nothing", self.graph.name);
+        self.graph
+    }
+
+    /// What was built, also without outputs.
+    #[must_use]
+    pub fn into_graph(self) -> Graph {
         self.graph
     }
 

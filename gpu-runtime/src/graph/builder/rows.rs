@@ -1,21 +1,20 @@
 //! Normalisations, elementwise operations, tables: what costs bytes alone.
 
-use super::{Builder, GroupNormSpec};
+use super::Builder;
 use crate::graph::{
-    ActivationFunction, Op, PartSource, Precision, TensorId, TensorKind, View, WeightId, WeightLayout,
-    WeightPart, WeightUse,
+    ActivationFunction, GroupNormSpec, Op, PartSource, Precision, TensorId, TensorKind, View, WeightId,
+    WeightLayout, WeightPart, WeightUse,
 };
 
 impl Builder {
     /// Group normalisation with `path.weight`, `path.bias`; the result is named `path`.
     pub fn group_norm(&mut self, path: &str, input: TensorId, spec: GroupNormSpec) -> TensorId {
         let shape = self.shape(input);
-        let GroupNormSpec { groups, eps, silu, frames_together } = spec;
-        assert_eq!(shape.channels % groups, 0, "groups of `{path}`");
-        assert_eq!(shape.frames % frames_together, 0, "frames of `{path}`");
+        assert_eq!(shape.channels % spec.groups, 0, "groups of `{path}`");
+        assert_eq!(shape.frames % spec.frames_together, 0, "frames of `{path}`");
         let (gamma, beta) = self.scale_and_shift(path, shape.channels);
         let out = self.scratch(path, shape);
-        self.graph.ops.push(Op::GroupNorm { out, input, gamma, beta, groups, eps, silu, frames_together });
+        self.graph.ops.push(Op::GroupNorm { out, input, gamma, beta, spec });
         out
     }
 
