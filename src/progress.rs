@@ -48,6 +48,11 @@ impl Progress {
         self.bar.set_message(what.to_owned());
     }
 
+    /// Writes something else on stderr, above the line.
+    pub(crate) fn aside(&self, write: impl FnOnce()) {
+        self.bar.suspend(write);
+    }
+
     fn hidden_or(screen: &Screen, bar: ProgressBar) -> Self {
         let target =
             if screen.animates() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };

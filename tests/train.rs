@@ -3,6 +3,9 @@
 mod ran;
 
 use std::fs;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -81,6 +84,54 @@ fn what_was_learned_changes_what_is_drawn() {
     let frames = ["--frames", "2", "--lora", "clip.safetensors=1", "--out", "clip.png"];
     let worker = ["worker", "--once", "--device", "cpu", "--model", "tiny", "--prompt", "the cat"];
     studio.run(&[&worker[..], &frames].concat()).ends(0, &[]);
+}
+
+/// Killed in the middle, a training goes on from its checkpoint, and makes the file that it would have made.
+#[test]
+fn a_killed_training_goes_on() {
+    let studio = Studio::new();
+    let asked = ["--steps", "400", "--learning-rate", "1e-3", "--out", "whole.safetensors"];
+    studio.train(&asked).ends(0, &["400 steps in"]);
+    let checkpoint = studio.folder.path().join("checkpoint");
+    let kept = [
+        "--steps",
+        "400",
+        "--learning-rate",
+        "1e-3",
+        "--checkpoint",
+        "checkpoint",
+        "--checkpoint-every",
+        "7",
+    ];
+    let always =
+        ["train", "--device", "cpu", "--model", "tiny", "--prompt", "the cat", "--out", "kept.safetensors"];
+    let images = ["--images", "1.png", "2.png", "3.png"];
+    let mut killed = headroom(studio.folder.path(), &[&always[..], &kept, &images].concat())
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the program runs");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !checkpoint.exists() {
+        assert!(Instant::now() < deadline, "no checkpoint");
+        thread::sleep(Duration::from_millis(1));
+    }
+    killed.kill().expect("it runs");
+    killed.wait().expect("it was killed");
+    assert!(!studio.folder.path().join("kept.safetensors").exists(), "it was killed in time");
+
+    let other = [&kept[..], &["--seed", "2", "--out", "none.safetensors"]].concat();
+    studio.train(&other).ends(3, &["of another training", "seed is 1 there and 2 here"]);
+    let again = studio.train(&[&kept[..], &["--out", "kept.safetensors", "--json"]].concat()).json();
+    let before = again["steps_before"].as_u64().expect("a number");
+    assert!(before > 0 && before.is_multiple_of(7) && before < 400, "{again}");
+    assert_eq!(studio.bytes("kept.safetensors"), studio.bytes("whole.safetensors"));
+    assert!(!checkpoint.exists(), "nothing is left to go on with");
+
+    std::fs::write(&checkpoint, b"damaged").expect("a file can be written");
+    studio.train(&kept).ends(3, &["checkpoint `checkpoint`: is damaged", "remove it"]);
+    let nowhere = ["--steps", "2", "--checkpoint", "absent/checkpoint"];
+    studio.train(&nowhere).ends(3, &["absent/checkpoint", "check that the folder exists"]);
 }
 
 #[test]

@@ -20,7 +20,8 @@ use gpu_runtime::picture::Picture;
 use gpu_runtime::schedule::StepCoefficients;
 use gpu_runtime::schedule::embedding::{guidance_embedding, timestep_embedding};
 use gpu_runtime::train::{
-    OptimizerSettings, Sample, Scope, Subject, TrainProgress, TrainRequest, Trained, graph, train,
+    Checkpoint, Keeping, OptimizerSettings, Sample, Scope, Subject, TrainProgress, TrainRequest, Trained,
+    graph, train,
 };
 use lessons::{GUIDANCE, SETTINGS, case, golden_file, source, trainer};
 
@@ -184,7 +185,7 @@ fn cpu() -> Box<dyn Backend> {
 }
 
 fn trained(request: &TrainRequest) -> Result<Trained, RuntimeError> {
-    train(&source(), request, cpu(), &mut |_| {}, &CancelToken::new())
+    train(&source(), request, cpu(), None, &mut |_| {}, &CancelToken::new())
 }
 
 /// On fixed timesteps and noise that the training has not seen, with three pictures.
@@ -214,6 +215,46 @@ fn the_seed_decides_what_is_learned() {
     let other = trained(&TrainRequest { seed: 8, ..short }).unwrap();
     assert_ne!(first.adapters, other.adapters);
     assert_ne!(first.losses, other.losses);
+}
+
+/// Killed after any checkpoint and gone on with, a training ends with the same bits; the file is what is left of it.
+#[test]
+fn a_training_goes_on_where_it_was_kept() {
+    let wanted = TrainRequest { steps: 7, ..request(images()) };
+    let whole = trained(&wanted).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("checkpoint");
+    let kept = |request: &TrainRequest, from: Option<Checkpoint>, every: u32| {
+        let mut steps = Vec::new();
+        let mut keep = |checkpoint: &Checkpoint| {
+            std::fs::write(&file, checkpoint.to_safetensors().unwrap()).unwrap();
+            steps.push(checkpoint.steps());
+        };
+        let keeping = Keeping { from, every: every.try_into().unwrap(), keep: &mut keep };
+        let learned = train(&source(), request, cpu(), Some(keeping), &mut |_| {}, &CancelToken::new());
+        (learned, steps)
+    };
+    let (learned, steps) = kept(&wanted, None, 3);
+    assert_eq!((learned.unwrap(), steps), (whole.clone(), vec![3, 6]));
+    let from = Checkpoint::read_file(&file).unwrap();
+    assert_eq!(from.steps(), 6);
+    let (learned, steps) = kept(&wanted, Some(from.clone()), 3);
+    assert_eq!((learned.unwrap(), steps), (Trained { steps_before: 6, ..whole.clone() }, vec![]));
+    kept(&wanted, None, 5).0.unwrap();
+    let (learned, _) = kept(&wanted, Some(Checkpoint::read_file(&file).unwrap()), 1);
+    assert_eq!(learned.unwrap(), Trained { steps_before: 5, ..whole });
+
+    let check = |other: TrainRequest, said: &str| {
+        let why = kept(&other, Some(from.clone()), 1).0.unwrap_err().to_string();
+        assert!(why.contains("of another training") && why.contains(said), "{why}");
+    };
+    check(TrainRequest { steps: 8, ..wanted.clone() }, "steps is 7 there and 8 here");
+    check(TrainRequest { rank: 2, ..wanted.clone() }, "rank is 4 there and 2 here");
+    check(TrainRequest { prompt: "a dog".to_owned(), ..wanted.clone() }, "prompt is the cat running there");
+    check(TrainRequest { images: images()[..2].to_vec(), ..wanted.clone() }, "images is 3 of");
+    std::fs::write(&file, b"no tensors").unwrap();
+    let why = Checkpoint::read_file(&file).unwrap_err().to_string();
+    assert!(why.contains("checkpoint`: is damaged or no checkpoint"), "{why}");
 }
 
 #[test]
@@ -323,7 +364,7 @@ fn training_stops_when_it_is_cancelled() {
             stop.cancel();
         }
     };
-    match train(&source(), &request(images()), cpu(), &mut progress, &token) {
+    match train(&source(), &request(images()), cpu(), None, &mut progress, &token) {
         Err(RuntimeError::Cancelled { steps_done: 2, steps: 60 }) => {}
         other => panic!("{other:?}"),
     }
@@ -359,11 +400,24 @@ fn impossible_requests_are_refused_with_the_remedy() {
     check(TrainRequest { images: many, subject: clip, ..good() }, "9 frames are not within 1 to 8");
     let mut still = source();
     still.motion_adapter = None;
-    let none =
-        train(&still, &TrainRequest { subject: clip, ..good() }, cpu(), &mut |_| {}, &CancelToken::new());
+    let none = train(
+        &still,
+        &TrainRequest { subject: clip, ..good() },
+        cpu(),
+        None,
+        &mut |_| {},
+        &CancelToken::new(),
+    );
     assert!(matches!(none, Err(RuntimeError::BadRequest { why }) if why.contains("motion adapter")));
     assert!(
-        train(&ModelSource::folder(Path::new("absent")), &good(), cpu(), &mut |_| {}, &CancelToken::new())
-            .is_err_and(|error| matches!(error, RuntimeError::BadModel { .. }))
+        train(
+            &ModelSource::folder(Path::new("absent")),
+            &good(),
+            cpu(),
+            None,
+            &mut |_| {},
+            &CancelToken::new()
+        )
+        .is_err_and(|error| matches!(error, RuntimeError::BadModel { .. }))
     );
 }

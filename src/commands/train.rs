@@ -1,12 +1,17 @@
 //! `headroom train`: a handful of pictures becomes a low-rank adapter, which `worker --lora` draws with.
 
+use std::error::Error;
+use std::fs;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 use gpu_runtime::generate::CancelToken;
 use gpu_runtime::picture::{Picture, ReadLimits};
-use gpu_runtime::train::{self, OptimizerSettings, Scope, Subject, TrainRequest, Trained};
+use gpu_runtime::train::{
+    self, Checkpoint, Keeping, OptimizerSettings, Scope, Subject, TrainRequest, Trained,
+};
 use serde::Serialize;
 
 use super::device::Opened;
@@ -15,7 +20,7 @@ use crate::failure::Failure;
 use crate::numerals::{figure, time};
 use crate::progress::Progress;
 use crate::screen::Screen;
-use crate::whole_file::WholeFile;
+use crate::whole_file::{WholeFile, WholeFileError};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -76,6 +81,13 @@ pub(crate) struct TrainArgs {
     /// File to write.
     #[arg(long, value_name = "FILE", default_value = "lora.safetensors")]
     out: PathBuf,
+    /// Keep what is learned in this file meanwhile, and go on from it where it is there: a training that is killed loses the
+    /// steps since. It is removed in the end.
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// Steps from one checkpoint to the next.
+    #[arg(long, value_name = "N", default_value = "50", requires = "checkpoint")]
+    checkpoint_every: NonZeroU32,
     #[command(flatten)]
     parts: ModelArgs,
 }
@@ -91,6 +103,8 @@ struct Learned<'a> {
     images: usize,
     seed: u64,
     steps: u32,
+    /// Of these, what an earlier run had done.
+    steps_before: u32,
     batch: u32,
     rank: u32,
     learning_rate: f64,
@@ -130,18 +144,37 @@ pub(crate) fn run(args: &TrainArgs, screen: &Screen) -> Result<(), Failure> {
         sampler: args.parts.sampler,
         seed: args.seed,
     };
+    let from = args.checkpoint.as_deref().map(begin).transpose()?.flatten();
     let Opened { backend, note, .. } = args.parts.device.open()?;
     note.iter().for_each(|note| screen.note(note));
     let device = backend.device();
     let started = Instant::now();
     let progress = Progress::steps(screen, "steps", u64::from(args.steps));
     let mut told = |at: train::TrainProgress| progress.reach("steps", at.done.into(), at.of.into());
-    let trained =
-        train::train(&args.parts.source(&args.model), &request, backend, &mut told, &CancelToken::new())?;
+    let mut is_warned = false;
+    let mut keep = |checkpoint: &Checkpoint| {
+        let kept = args.checkpoint.as_deref().map_or(Ok(()), |path| keep_in(path, checkpoint));
+        if let Err(error) = kept
+            && !is_warned
+        {
+            is_warned = true;
+            progress.aside(|| {
+                screen.warn(&format!("a checkpoint was not written, the training goes on: {error}"))
+            });
+        }
+    };
+    let keeping = Keeping { from, every: args.checkpoint_every, keep: &mut keep };
+    let keeping = args.checkpoint.is_some().then_some(keeping);
+    let source = args.parts.source(&args.model);
+    let trained = train::train(&source, &request, backend, keeping, &mut told, &CancelToken::new())?;
     drop(progress);
     let train_s = started.elapsed().as_secs_f64();
     let file = trained.adapters.to_safetensors()?;
     write(&file, &args.out)?;
+    if let Some(path) = &args.checkpoint {
+        // What is left behind is refused by another training and taken for its end by this one.
+        let _ = fs::remove_file(path);
+    }
     let learned = learned(args, &trained, &device, file.len(), train_s);
     if learned.tokens_cut > 0 {
         screen.warn(&format!(
@@ -168,6 +201,7 @@ fn learned<'a>(
         images: args.images.len(),
         seed: args.seed,
         steps: args.steps,
+        steps_before: trained.steps_before,
         batch: args.batch,
         rank: args.rank,
         learning_rate: args.learning_rate,
@@ -186,8 +220,13 @@ impl Learned<'_> {
     fn text(&self) -> String {
         let Self { images, steps, layers, rank, parameters, device, .. } = self;
         let (out, images_word) = (self.out.display(), if *images == 1 { "image" } else { "images" });
+        let before = match self.steps_before {
+            0 => String::new(),
+            before => format!(" after {before} of an earlier run"),
+        };
+        let steps = steps - self.steps_before;
         format!(
-            "{out}: {images} {images_word}, {steps} steps in {} on {device}, seed {}; loss {} to {}\n{layers} layers of rank {rank}, \
+            "{out}: {images} {images_word}, {steps} steps{before} in {} on {device}, seed {}; loss {} to {}\n{layers} layers of rank {rank}, \
              {parameters} values; draw with it: headroom worker --once --model {} --lora {out}=1 --prompt ...\n",
             time(self.train_s),
             self.seed,
@@ -198,8 +237,18 @@ impl Learned<'_> {
     }
 }
 
+/// Where a training is kept, if it was; the file can be written.
+fn begin(path: &Path) -> Result<Option<Checkpoint>, Failure> {
+    drop(WholeFile::create(path)?);
+    Ok(if path.exists() { Some(Checkpoint::read_file(path)?) } else { None })
+}
+
+fn keep_in(path: &Path, checkpoint: &Checkpoint) -> Result<(), Box<dyn Error>> {
+    Ok(write(&checkpoint.to_safetensors()?, path)?)
+}
+
 /// Writes the file, whole or not at all.
-fn write(bytes: &[u8], path: &Path) -> Result<(), Failure> {
+fn write(bytes: &[u8], path: &Path) -> Result<(), WholeFileError> {
     let mut file = WholeFile::create(path)?;
     file.write(|out| out.write_all(bytes))?;
     file.finish()?;

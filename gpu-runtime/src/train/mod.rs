@@ -5,6 +5,7 @@
 
 mod adapter;
 mod attach;
+mod checkpoint;
 mod file;
 mod optimizer;
 mod program;
@@ -15,10 +16,11 @@ mod session;
 mod trainer;
 
 pub use adapter::{Adapters, Layer, Pair, Scope};
+pub use checkpoint::Checkpoint;
 pub use optimizer::OptimizerSettings;
 pub use program::graph;
 pub use request::{
-    BATCH_MAX, IMAGES_MAX, RANK_MAX, STEPS_MAX, Subject, TrainProgress, TrainRequest, Trained,
+    BATCH_MAX, IMAGES_MAX, Keeping, RANK_MAX, STEPS_MAX, Subject, TrainProgress, TrainRequest, Trained,
 };
 pub use session::train;
 pub use trainer::{Conditions, Sample, Settings, StepReport, Trainer};

@@ -38,6 +38,17 @@ impl AdamW {
         Self { settings, steps: 0, moments: zeros.collect() }
     }
 
+    /// For each layer the means of gradients and of their squares.
+    pub(super) fn moments(&self) -> &[[Pair; 2]] {
+        &self.moments
+    }
+
+    /// Goes on after so many steps that left these moments.
+    pub(super) fn go_on(&mut self, steps: u32, moments: Vec<[Pair; 2]>) {
+        assert_eq!(moments.len(), self.moments.len(), "moments of every layer");
+        (self.steps, self.moments) = (steps, moments);
+    }
+
     /// One step against the gradients; gives their norm before it was cut.
     pub(super) fn step(&mut self, adapters: &mut Adapters, gradients: &[Pair]) -> f64 {
         self.steps += 1;

@@ -1,10 +1,18 @@
 //! What a training is asked for, checked, and what comes back.
 
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use sha2::{Digest, Sha256};
+
 use super::adapter::{Adapters, Scope};
+use super::checkpoint::Checkpoint;
 use super::optimizer::OptimizerSettings;
 use crate::RuntimeError;
+use crate::model::program::LatentSize;
 use crate::picture::Picture;
 use crate::schedule::Sampler;
+use crate::weights::Weights;
 
 /// Most pictures of one training.
 pub const IMAGES_MAX: usize = 1000;
@@ -58,6 +66,40 @@ pub struct TrainRequest {
 }
 
 impl TrainRequest {
+    /// Whatever makes two trainings differ, by name: the request, with the samples' size, and the model.
+    pub(super) fn described(
+        &self,
+        LatentSize { frames, height, width, .. }: LatentSize,
+        weights: &Weights,
+    ) -> BTreeMap<String, String> {
+        let mut images = Sha256::new();
+        for image in &self.images {
+            images.update(image.width().to_le_bytes());
+            images.update(image.rgb());
+        }
+        let hex = |bytes: &[u8]| bytes[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let OptimizerSettings { learning_rate, warm_up_steps, weight_decay, norm_max } = self.optimizer;
+        let all = [
+            ("images", format!("{} of {}", self.images.len(), hex(&images.finalize()))),
+            ("model", hex(&weights.fingerprint())),
+            ("subject", format!("{:?}", self.subject)),
+            ("prompt", self.prompt.clone()),
+            ("latents", format!("{frames} x {height} x {width}")),
+            ("steps", self.steps.to_string()),
+            ("batch", self.batch.to_string()),
+            ("rank", self.rank.to_string()),
+            ("alpha", self.alpha.map_or("the rank".to_owned(), |alpha| alpha.to_string())),
+            ("learning rate", learning_rate.to_string()),
+            ("warm-up", warm_up_steps.to_string()),
+            ("weight decay", weight_decay.to_string()),
+            ("largest gradient norm", norm_max.to_string()),
+            ("guidance", self.guidance.map_or("the usual".to_owned(), |scale| scale.to_string())),
+            ("sampler", self.sampler.map_or("the folder's".to_owned(), |sampler| format!("{sampler:?}"))),
+            ("seed", self.seed.to_string()),
+        ];
+        all.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+
     /// Demands what can be said without a model.
     pub(super) fn check(&self) -> Result<(), RuntimeError> {
         let bad = |why: String| Err(RuntimeError::BadRequest { why });
@@ -97,6 +139,16 @@ impl TrainRequest {
     }
 }
 
+/// How a training is kept while it runs, so that another run can go on with it.
+pub struct Keeping<'a> {
+    /// Where it goes on; from the beginning where it is `None`.
+    pub from: Option<Checkpoint>,
+    /// Steps from one checkpoint to the next.
+    pub every: NonZeroU32,
+    /// Takes each checkpoint. None comes after the last step.
+    pub keep: &'a mut dyn FnMut(&Checkpoint),
+}
+
 /// Where a training stands. Sent between steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TrainProgress {
@@ -123,4 +175,6 @@ pub struct Trained {
     pub tokens_cut: usize,
     /// Bytes that the backend held.
     pub bytes: u64,
+    /// Steps that an earlier run had done.
+    pub steps_before: u32,
 }

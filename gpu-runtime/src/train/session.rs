@@ -1,7 +1,10 @@
 //! A training from pictures to adapters: encoding, the loop, and the loss before and after.
 
+use std::collections::BTreeMap;
+
 use super::adapter::Scope;
-use super::request::{Subject, TrainProgress, TrainRequest, Trained};
+use super::checkpoint::Checkpoint;
+use super::request::{Keeping, Subject, TrainProgress, TrainRequest, Trained};
 use super::trainer::{Conditions, Sample, Settings, Trainer};
 use crate::RuntimeError;
 use crate::generate::{Backend, CancelToken, GUIDANCE_MAX, Loaded};
@@ -19,16 +22,18 @@ const PROBES: u32 = 8;
 const GUIDANCE_USUAL: f64 = 8.0;
 
 /// Trains adapters on pictures, on a backend. The same request gives the same adapters on the same backend, on the CPU
-/// whatever the number of threads.
+/// whatever the number of threads, and whether or not it was stopped and gone on with from a checkpoint.
 ///
 /// # Errors
-/// [`RuntimeError::BadRequest`] with the allowed range, also when the loss is no number any more;
+/// [`RuntimeError::BadRequest`] with the allowed range, also when the loss is no number any more, or the checkpoint is of
+/// another training;
 /// [`RuntimeError::BadModel`]; [`RuntimeError::OutOfMemory`] before the network is read; [`RuntimeError::Cancelled`] between
 /// two steps; [`RuntimeError::Sticky`] when the device has failed.
 pub fn train(
     source: &ModelSource,
     request: &TrainRequest,
     mut backend: Box<dyn Backend>,
+    mut keeping: Option<Keeping<'_>>,
     progress: &mut dyn FnMut(TrainProgress),
     cancel: &CancelToken,
 ) -> Result<Trained, RuntimeError> {
@@ -42,6 +47,9 @@ pub fn train(
     let (width, height) = request.size.unwrap_or((side, side));
     let size = model.latent_size(frames, width, height)?;
     let guidance = guidance(&model, request.guidance)?;
+    let described = request.described(size, &model.weights);
+    let from = keeping.as_mut().and_then(|keeping| keeping.from.take());
+    from.iter().try_for_each(|from| from.check(&described))?;
     let schedule = SchedulerFile::load(&source.folder.join("scheduler"))?.resolve(request.sampler)?;
     let (context, tokens_cut) = encode_prompt(&model, &request.prompt, &mut *backend)?;
     let lessons = encode_pictures(&model, request, size, &mut *backend)?;
@@ -56,9 +64,20 @@ pub fn train(
     let mut trainer = Trainer::new(&model, &schedule, &conditions, size, &settings, backend)?;
     let lessons = Lessons { latents: lessons, seed: request.seed, timesteps: schedule.train_timesteps };
 
-    let loss_before = lessons.judge(&mut trainer)?;
-    let mut losses = Vec::with_capacity(request.steps as usize);
-    for index in 0..request.steps {
+    let mut checkpoint = match from {
+        Some(from) => {
+            trainer.go_on(&from)?;
+            from
+        }
+        None => Checkpoint {
+            of: described,
+            losses: Vec::new(),
+            loss_before: lessons.judge(&mut trainer)?,
+            layers: BTreeMap::new(),
+        },
+    };
+    let steps_before = checkpoint.steps();
+    for index in steps_before..request.steps {
         if cancel.is_cancelled() {
             return Err(RuntimeError::Cancelled { steps_done: index, steps: request.steps });
         }
@@ -69,15 +88,25 @@ pub fn train(
         if !loss.is_finite() {
             return Err(diverged(index, request));
         }
-        losses.push(loss);
-        progress(TrainProgress { done: index + 1, of: request.steps, loss });
+        checkpoint.losses.push(loss);
+        let done = index + 1;
+        progress(TrainProgress { done, of: request.steps, loss });
+        if let Some(Keeping { every, keep, .. }) = &mut keeping
+            && done.is_multiple_of(every.get())
+            && done < request.steps
+        {
+            checkpoint.layers = trainer.layers();
+            keep(&checkpoint);
+        }
     }
     let loss_after = lessons.judge(&mut trainer)?;
     if !loss_after.is_finite() {
         return Err(diverged(request.steps, request));
     }
     let bytes = trainer.bytes();
-    Ok(Trained { adapters: trainer.adapters().clone(), losses, loss_before, loss_after, tokens_cut, bytes })
+    let Checkpoint { losses, loss_before, .. } = checkpoint;
+    let adapters = trainer.adapters().clone();
+    Ok(Trained { adapters, losses, loss_before, loss_after, tokens_cut, bytes, steps_before })
 }
 
 fn diverged(steps: u32, request: &TrainRequest) -> RuntimeError {

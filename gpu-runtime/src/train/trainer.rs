@@ -1,6 +1,9 @@
 //! A denoising network whose adapters learn: noise is added to latents, and the network's error in predicting it lowered.
 
+use std::collections::BTreeMap;
+
 use super::adapter::{Adapters, Pair, Scope};
+use super::checkpoint::Checkpoint;
 use super::optimizer::{AdamW, OptimizerSettings};
 use super::program::{Network, Program, TARGET};
 use crate::RuntimeError;
@@ -124,6 +127,33 @@ impl Trainer {
     pub fn adapters_mut(&mut self) -> &mut Adapters {
         self.network.forget_adapters();
         &mut self.adapters
+    }
+
+    /// What was learned and what the optimizer remembers, by layer: values, means of gradients, means of their squares.
+    pub(super) fn layers(&self) -> BTreeMap<String, [Pair; 3]> {
+        let layers = self.adapters.layers.iter().zip(self.optimizer.moments());
+        layers
+            .map(|(layer, [mean, square])| {
+                (layer.name.clone(), [layer.pair.clone(), mean.clone(), square.clone()])
+            })
+            .collect()
+    }
+
+    /// Goes on where a training was kept.
+    ///
+    /// # Errors
+    /// [`RuntimeError::BadRequest`] when it was of other layers; nothing is changed then.
+    pub(super) fn go_on(&mut self, from: &Checkpoint) -> Result<(), RuntimeError> {
+        let found = self.adapters.layers.iter().map(|layer| from.layer(&layer.name, &layer.pair));
+        let found = found.collect::<Result<Vec<_>, _>>()?;
+        let mut moments = Vec::with_capacity(found.len());
+        for (layer, [value, mean, square]) in self.adapters.layers.iter_mut().zip(found) {
+            layer.pair.clone_from(value);
+            moments.push([mean.clone(), square.clone()]);
+        }
+        self.optimizer.go_on(from.steps(), moments);
+        self.network.forget_adapters();
+        Ok(())
     }
 
     /// Bytes that the backend holds.

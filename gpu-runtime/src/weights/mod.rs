@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use half::bf16;
+use sha2::{Digest, Sha256};
 
 use crate::RuntimeError;
 use crate::graph::{Graph, Mixing, PartSource, WeightLayout, WeightPart, WeightUse};
@@ -31,6 +32,8 @@ pub struct Weights {
     index: BTreeMap<String, (usize, Stored)>,
     adapters: BTreeMap<String, Vec<LowRank>>,
     folders: BTreeMap<String, PathBuf>,
+    /// Files of fused adapters, with their strengths.
+    fused: Vec<([u8; 32], f32)>,
 }
 
 impl Weights {
@@ -44,6 +47,7 @@ impl Weights {
             index: BTreeMap::new(),
             adapters: BTreeMap::new(),
             folders: BTreeMap::new(),
+            fused: Vec::new(),
         }
     }
 
@@ -82,7 +86,21 @@ impl Weights {
         for (name, low_rank) in adapter::read(&file, strength, &self.index)? {
             self.adapters.entry(name).or_default().push(low_rank);
         }
+        self.fused.push((file.fingerprint(), strength));
         Ok(())
+    }
+
+    /// What tells these weights from those of another model, whatever their folder: lengths of the files and pages all over
+    /// them, and the same of fused adapters.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        self.files.iter().for_each(|file| hash.update(file.fingerprint()));
+        for (file, strength) in &self.fused {
+            hash.update(file);
+            hash.update(strength.to_le_bytes());
+        }
+        hash.finalize().into()
     }
 
     /// Whether every weight of a plan is there with the right shape and a known type.
