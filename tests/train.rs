@@ -91,7 +91,7 @@ fn what_was_learned_changes_what_is_drawn() {
 fn a_killed_training_goes_on() {
     let studio = Studio::new();
     let asked = ["--steps", "400", "--learning-rate", "1e-3", "--out", "whole.safetensors"];
-    studio.train(&asked).ends(0, &["400 steps in"]);
+    studio.train(&asked).ends(0, &[]);
     let checkpoint = studio.folder.path().join("checkpoint");
     let kept = [
         "--steps",
