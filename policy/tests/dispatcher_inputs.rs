@@ -10,7 +10,6 @@ mod systems;
 
 use policy::dispatch::{CancelScope, Input, StageResult};
 use policy::model::{ClassId, InstanceId, JobId, Lease, PoolId, RegionId};
-use policy::units::random::Stream;
 use policy::units::{Duration, UsdPerHour};
 
 use judge::{Judge, Seen};
@@ -180,7 +179,7 @@ impl Judge {
 /// `count` random sequences of up to `length` bytes, each begun with the system's number.
 #[cfg(test)]
 fn random_sequences(name: &str, count: u64, length: u64) {
-    let chance = Stream::new(2024, 0, name);
+    let chance = policy::units::random::Stream::new(2024, 0, name);
     for sequence in 0..count {
         let draws = chance.child(sequence);
         let length = draws.below(0, length) + 2;
