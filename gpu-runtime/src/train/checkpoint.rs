@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use safetensors::tensor::{TensorView, serialize};
 use safetensors::{Dtype, SafeTensors};
 
 use super::adapter::Pair;
+use super::file::file_of;
 use crate::RuntimeError;
 
 /// Kept as the file's `format`; another number is another layout.
@@ -81,15 +81,9 @@ impl Checkpoint {
                 }
             }
         }
-        let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
-            let view = TensorView::new(*dtype, shape.clone(), bytes);
-            (name, view.expect("bytes are made for the shape"))
-        });
         let mut metadata: HashMap<_, _> = self.of.clone().into_iter().collect();
         metadata.insert("format".to_owned(), FORMAT.to_owned());
-        serialize(views, Some(metadata)).map_err(|error| RuntimeError::BadRequest {
-            why: format!("the checkpoint cannot be written: {error}; lower the rank"),
-        })
+        file_of(&tensors, metadata, "the checkpoint")
     }
 
     /// Reads such a file.

@@ -196,30 +196,8 @@ impl Reverse<'_> {
                 }
                 self.chained(*right, |b, name, _| b.matrix(name, of_out, *left));
             }
-            &Op::GroupNorm { input, gamma, beta, spec, .. } => {
-                self.chained(input, |b, name, residual| {
-                    b.gradient_like(name, input, |out| Gradient::GroupNorm {
-                        out,
-                        of_out,
-                        input,
-                        residual,
-                        gamma,
-                        beta,
-                        spec,
-                    })
-                });
-            }
-            &Op::LayerNorm { input, gamma, eps, .. } => {
-                self.chained(input, |b, name, residual| {
-                    b.gradient_like(name, input, |out| Gradient::LayerNorm {
-                        out,
-                        of_out,
-                        input,
-                        residual,
-                        gamma,
-                        eps,
-                    })
-                });
+            Op::GroupNorm { input, .. } | Op::LayerNorm { input, .. } => {
+                self.chained(*input, |b, name, sum| b.norm_gradient(name, op, of_out, sum));
             }
             &Op::Geglu { input, .. } => {
                 self.alone(input, |b, name| {

@@ -72,44 +72,19 @@ pub(crate) fn turned(shape: Shape, to: u32) -> Graph {
 
 /// The gradient of a group normalisation's input, with and without something to add.
 pub(crate) fn group_norm_gradient(shape: Shape, spec: GroupNormSpec) -> Graph {
-    graph_of_all(&[shape; 3], |b, x| {
-        let (input, of_out) = (x[0], x[1]);
-        b.group_norm("norm", input, spec);
-        let Op::GroupNorm { gamma, beta, .. } = last(b) else { unreachable!() };
-        [("alone", None), ("added", Some(x[2]))]
-            .map(|(name, residual)| {
-                b.gradient_like(name, input, |out| Gradient::GroupNorm {
-                    out,
-                    of_out,
-                    input,
-                    residual,
-                    gamma,
-                    beta,
-                    spec,
-                })
-            })
-            .to_vec()
-    })
+    norm_gradient(shape, |b, input| b.group_norm("norm", input, spec))
 }
 
 /// The same of a layer normalisation.
 pub(crate) fn layer_norm_gradient(shape: Shape) -> Graph {
+    norm_gradient(shape, |b, input| b.layer_norm("norm", input, 1e-5))
+}
+
+fn norm_gradient(shape: Shape, forward: impl FnOnce(&mut Builder, TensorId) -> TensorId) -> Graph {
     graph_of_all(&[shape; 3], |b, x| {
-        let (input, of_out) = (x[0], x[1]);
-        b.layer_norm("norm", input, 1e-5);
-        let Op::LayerNorm { gamma, eps, .. } = last(b) else { unreachable!() };
-        [("alone", None), ("added", Some(x[2]))]
-            .map(|(name, residual)| {
-                b.gradient_like(name, input, |out| Gradient::LayerNorm {
-                    out,
-                    of_out,
-                    input,
-                    residual,
-                    gamma,
-                    eps,
-                })
-            })
-            .to_vec()
+        forward(b, x[0]);
+        let norm = last(b);
+        vec![b.norm_gradient("alone", &norm, x[1], None), b.norm_gradient("added", &norm, x[1], Some(x[2]))]
     })
 }
 

@@ -66,6 +66,28 @@ impl Builder {
         out
     }
 
+    /// The gradient of a normalisation's input, plus another of it.
+    ///
+    /// # Panics
+    /// When the operation is no normalisation.
+    pub fn norm_gradient(
+        &mut self,
+        name: &str,
+        norm: &Op,
+        of_out: TensorId,
+        residual: Option<TensorId>,
+    ) -> TensorId {
+        match *norm {
+            Op::GroupNorm { input, gamma, beta, spec, .. } => self.gradient_like(name, input, |out| {
+                Gradient::GroupNorm { out, of_out, input, residual, gamma, beta, spec }
+            }),
+            Op::LayerNorm { input, gamma, eps, .. } => self.gradient_like(name, input, |out| {
+                Gradient::LayerNorm { out, of_out, input, residual, gamma, eps }
+            }),
+            _ => panic!("`{name}` is of a normalisation"),
+        }
+    }
+
     /// What [`Gradient::AttentionRows`] writes for an attention, and all that its gradients are computed from.
     ///
     /// # Panics
