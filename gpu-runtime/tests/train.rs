@@ -252,6 +252,7 @@ fn a_training_goes_on_where_it_was_kept() {
     check(TrainRequest { rank: 2, ..wanted.clone() }, "rank is 4 there and 2 here");
     check(TrainRequest { prompt: "a dog".to_owned(), ..wanted.clone() }, "prompt is the cat running there");
     check(TrainRequest { images: images()[..2].to_vec(), ..wanted.clone() }, "images is 3 of");
+    check(TrainRequest { guidance: Some(2.0), ..wanted.clone() }, "guidance is 8 there and 2 here");
     std::fs::write(&file, b"no tensors").unwrap();
     let why = Checkpoint::read_file(&file).unwrap_err().to_string();
     assert!(why.contains("checkpoint`: is damaged or no checkpoint"), "{why}");

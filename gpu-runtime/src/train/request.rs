@@ -11,7 +11,7 @@ use super::optimizer::OptimizerSettings;
 use crate::RuntimeError;
 use crate::model::program::LatentSize;
 use crate::picture::Picture;
-use crate::schedule::Sampler;
+use crate::schedule::{Sampler, ScheduleConfig};
 use crate::weights::Weights;
 
 /// Most pictures of one training.
@@ -66,10 +66,12 @@ pub struct TrainRequest {
 }
 
 impl TrainRequest {
-    /// Whatever makes two trainings differ, by name: the request, with the samples' size, and the model.
+    /// Whatever makes two trainings differ, by name: the request, what it means for the model, and the model.
     pub(super) fn described(
         &self,
         LatentSize { frames, height, width, .. }: LatentSize,
+        guidance: Option<f64>,
+        schedule: &ScheduleConfig,
         weights: &Weights,
     ) -> BTreeMap<String, String> {
         let mut images = Sha256::new();
@@ -79,6 +81,7 @@ impl TrainRequest {
         }
         let hex = |bytes: &[u8]| bytes[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let OptimizerSettings { learning_rate, warm_up_steps, weight_decay, norm_max } = self.optimizer;
+        let ScheduleConfig { train_timesteps, beta_start, beta_end, beta_spacing, prediction, .. } = schedule;
         let all = [
             ("images", format!("{} of {}", self.images.len(), hex(&images.finalize()))),
             ("model", hex(&weights.fingerprint())),
@@ -93,8 +96,13 @@ impl TrainRequest {
             ("warm-up", warm_up_steps.to_string()),
             ("weight decay", weight_decay.to_string()),
             ("largest gradient norm", norm_max.to_string()),
-            ("guidance", self.guidance.map_or("the usual".to_owned(), |scale| scale.to_string())),
-            ("sampler", self.sampler.map_or("the folder's".to_owned(), |sampler| format!("{sampler:?}"))),
+            ("guidance", guidance.map_or("none".to_owned(), |scale| scale.to_string())),
+            (
+                "schedule",
+                format!(
+                    "{train_timesteps} timesteps with betas {beta_start} to {beta_end} ({beta_spacing:?}), {prediction:?}"
+                ),
+            ),
             ("seed", self.seed.to_string()),
         ];
         all.map(|(name, value)| (name.to_owned(), value)).into()

@@ -47,10 +47,14 @@ pub fn train(
     let (width, height) = request.size.unwrap_or((side, side));
     let size = model.latent_size(frames, width, height)?;
     let guidance = guidance(&model, request.guidance)?;
-    let described = request.described(size, &model.weights);
-    let from = keeping.as_mut().and_then(|keeping| keeping.from.take());
-    from.iter().try_for_each(|from| from.check(&described))?;
     let schedule = SchedulerFile::load(&source.folder.join("scheduler"))?.resolve(request.sampler)?;
+    let mut described = BTreeMap::new();
+    let mut from = None;
+    if let Some(keeping) = &mut keeping {
+        described = request.described(size, guidance, &schedule, &model.weights);
+        from = keeping.from.take();
+        from.iter().try_for_each(|from: &Checkpoint| from.check(&described))?;
+    }
     let (context, tokens_cut) = encode_prompt(&model, &request.prompt, &mut *backend)?;
     let lessons = encode_pictures(&model, request, size, &mut *backend)?;
     let settings = Settings {

@@ -33,7 +33,7 @@ pub struct Weights {
     adapters: BTreeMap<String, Vec<LowRank>>,
     folders: BTreeMap<String, PathBuf>,
     /// Files of fused adapters, with their strengths.
-    fused: Vec<([u8; 32], f32)>,
+    fused: Vec<(MappedFile, f32)>,
 }
 
 impl Weights {
@@ -86,7 +86,7 @@ impl Weights {
         for (name, low_rank) in adapter::read(&file, strength, &self.index)? {
             self.adapters.entry(name).or_default().push(low_rank);
         }
-        self.fused.push((file.fingerprint(), strength));
+        self.fused.push((file, strength));
         Ok(())
     }
 
@@ -97,7 +97,7 @@ impl Weights {
         let mut hash = Sha256::new();
         self.files.iter().for_each(|file| hash.update(file.fingerprint()));
         for (file, strength) in &self.fused {
-            hash.update(file);
+            hash.update(file.fingerprint());
             hash.update(strength.to_le_bytes());
         }
         hash.finalize().into()
